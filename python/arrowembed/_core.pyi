@@ -1,0 +1,167 @@
+"""The compiled engine. Private: `arrowembed.Embedder` is the door for users."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypedDict, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+
+class EncodeStats(TypedDict):
+    """What one call did."""
+
+    texts: int
+    tokens: int
+    truncated: int
+    """Texts that were longer than the model's limit and were cut."""
+    cache_hits: int
+
+class CacheInfo(TypedDict):
+    entries: int
+    bytes: int
+    hits: int
+    misses: int
+    max_entries: int | None
+    max_bytes: int | None
+
+class EngineInfo(TypedDict):
+    """What an engine knows of itself."""
+
+    path: str
+    """The file that is mapped."""
+    weights_bytes: int
+    mapped: bool
+    """False where the weights had to be copied (candle devices)."""
+    device: str
+    isa: str
+    """Instruction set of the kernels: scalar, avx2, avx512 or neon."""
+    num_threads: int
+    hidden_size: int
+    num_hidden_layers: int
+    num_parameters: int
+    vocab_size: int
+    max_seq_length: int
+    dtypes: dict[str, int]
+    """Number of tensors of each dtype."""
+
+class TensorReport(TypedDict):
+    """How one tensor was converted."""
+
+    name: str
+    shape: list[int]
+    dtype: str
+    """What it was stored as."""
+    layout: str
+    relative_error: float
+    """Euclidean norm of the rounding error over that of the tensor."""
+    fallback: str | None
+    """Why the tensor was stored in float32 against the dtype asked for, or None."""
+
+class ConversionReport(TypedDict):
+    path: str
+    """The weights file that was written."""
+    bytes: int
+    source_bytes: int
+    source_sha256: str
+    tensors: list[TensorReport]
+
+@final
+class Engine:
+    """A mapped model, safe to share between threads."""
+
+    def __new__(
+        cls,
+        path: str,
+        *,
+        device: str = "cpu",
+        cache_entries: int | None = 10_000,
+        cache_bytes: int | None = None,
+        cache_dir: str | None = None,
+        max_seq_length: int | None = None,
+        verify: bool = False,
+    ) -> Engine: ...
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str = "",
+        pooling: str | None = None,
+        normalize: str | float | None = None,
+        truncate_dim: int | None = None,
+        max_texts: int | None = None,
+        truncate: bool = True,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> tuple[NDArray[np.float32], EncodeStats]: ...
+    def encode_tokens(
+        self,
+        texts: Sequence[str],
+        *,
+        prompt: str = "",
+        normalize: str | float | None = None,
+        max_texts: int | None = None,
+        truncate: bool = True,
+        on_progress: Callable[[int], object] | None = None,
+    ) -> tuple[list[NDArray[np.float32]], EncodeStats]: ...
+    def encode_arrow(
+        self,
+        column: object,
+        *,
+        prompt: str = "",
+        pooling: str | None = None,
+        normalize: str | float | None = None,
+        truncate_dim: int | None = None,
+        max_texts: int | None = None,
+        truncate: bool = True,
+    ) -> tuple[ArrowArray, EncodeStats]: ...
+    def tokenize(
+        self, texts: Sequence[str], *, prompt: str = "", truncate: bool = True
+    ) -> list[tuple[list[int], list[int], int]]:
+        """(input ids, token type ids, length in tokens before truncation) of each text."""
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
+    def metadata(self) -> str:
+        """The model's `metadata.json`."""
+    def info(self) -> EngineInfo: ...
+    def cache_info(self) -> CacheInfo: ...
+    def cache_clear(self) -> None: ...
+    def totals(self) -> EncodeStats:
+        """Sums over all calls of this engine."""
+
+@final
+class ArrowArray:
+    """A FixedSizeList<float32> array, handed over by the Arrow PyCapsule interface."""
+
+    def __len__(self) -> int: ...
+    def __arrow_c_schema__(self) -> object: ...
+    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
+
+def quantize(
+    embeddings: NDArray[np.float32],
+    precision: Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"],
+    ranges: NDArray[np.float32] | None = None,
+) -> NDArray[Any]:
+    """`ranges` is (2, dim): the lowest and highest value of each dimension."""
+
+def convert(
+    source: str,
+    target: str,
+    *,
+    dtype: Literal["float32", "float16", "int8"] = "float16",
+    layout: Literal["packed", "row_major"] = "packed",
+    format: Literal["arrow", "parquet"] = "arrow",
+    compression: Literal["none", "lz4", "zstd"] = "none",
+    name: str | None = None,
+    on_progress: Callable[[int, int], object] | None = None,
+) -> ConversionReport:
+    """Writes the model folder `target` from a Hugging Face folder, a model folder or a model file.
+
+    `on_progress(tensors done, tensors in all)`. Raises KeyboardInterrupt between tensors.
+    """
+
+def verify(path: str, on_progress: Callable[[int, int], object] | None = None) -> int:
+    """Checks every tensor's checksum; returns how many there are."""
+
+def set_num_threads(num_threads: int) -> None: ...
+def get_num_threads() -> int: ...
+def isa() -> str:
+    """The instruction set the CPU kernels use: scalar, avx2, avx512 or neon."""

@@ -1,0 +1,138 @@
+//! Named tensors, wherever they come from.
+//!
+//! A [`TensorSource`] hands out [`Tensor`]s that share its memory. [`arrow`] maps a model file;
+//! [`parquet`] and [`safetensors`] read the interchange forms; [`panels`] is the layout that the CPU
+//! kernels read; [`write`] makes model files.
+
+pub(crate) mod panels;
+
+use arrow_buffer::Buffer;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Element type of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DType {
+    /// IEEE single precision.
+    Float32,
+    /// IEEE half precision.
+    Float16,
+    /// The upper half of a float32. Only in sources; model files hold float32 instead.
+    BFloat16,
+    /// Signed bytes with one float32 scale for each row, in the tensor `NAME.scale` of shape `[rows]`.
+    Int8,
+}
+
+impl DType {
+    /// Size of one element in bytes.
+    pub const fn size(self) -> usize {
+        match self {
+            Self::Float32 => 4,
+            Self::Float16 | Self::BFloat16 => 2,
+            Self::Int8 => 1,
+        }
+    }
+
+    /// The name used in files and arguments.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Float32 => "float32",
+            Self::Float16 => "float16",
+            Self::BFloat16 => "bfloat16",
+            Self::Int8 => "int8",
+        }
+    }
+}
+
+/// Order of a tensor's elements in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Layout {
+    /// As Hugging Face stores it: the last dimension is contiguous.
+    #[serde(rename = "row_major")]
+    RowMajor,
+    /// Panels of 16 output features; see [`panels`].
+    #[serde(rename = "panel16")]
+    Panel16,
+}
+
+impl Layout {
+    /// The name used in files.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RowMajor => "row_major",
+            Self::Panel16 => "panel16",
+        }
+    }
+}
+
+/// A named tensor that shares the memory of the source it came from.
+#[derive(Debug, Clone)]
+pub struct Tensor {
+    /// Name, as Hugging Face has it.
+    pub name: String,
+    /// Logical shape; for a matrix `[out_features, in_features]` whatever the layout.
+    pub shape: Vec<usize>,
+    /// Element type.
+    pub dtype: DType,
+    /// Order of the elements.
+    pub layout: Layout,
+    /// The elements, little-endian. Cheap to clone: the memory is shared.
+    pub data: Buffer,
+}
+
+impl Tensor {
+    /// Bytes that a tensor of this shape, dtype and layout takes; `None` if that overflows or the
+    /// layout does not fit the shape.
+    pub fn byte_len(shape: &[usize], dtype: DType, layout: Layout) -> Option<usize> {
+        let elements = match (layout, shape) {
+            (Layout::RowMajor, _) => shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d))?,
+            (Layout::Panel16, &[out_features, in_features]) => out_features
+                .checked_next_multiple_of(panels::WIDTH)?
+                .checked_mul(in_features)?,
+            (Layout::Panel16, _) => return None,
+        };
+        elements.checked_mul(dtype.size())
+    }
+
+    /// Checks the shape against the one that the configuration asks for.
+    ///
+    /// # Errors
+    /// [`Error::ShapeMismatch`] if they differ.
+    pub fn expect_shape(&self, expected: &[usize]) -> Result<()> {
+        if self.shape == expected {
+            return Ok(());
+        }
+        Err(Error::ShapeMismatch {
+            name: self.name.clone(),
+            expected: expected.to_vec(),
+            found: self.shape.clone(),
+        })
+    }
+}
+
+/// Something that holds named tensors.
+///
+/// Invariant: for every tensor handed out, `data.len()` equals [`Tensor::byte_len`] and the data is
+/// aligned to its element size (64 bytes for model files).
+pub trait TensorSource: Send + Sync {
+    /// The names of all tensors, in file order.
+    fn names(&self) -> Vec<&str>;
+
+    /// The tensor of that name, or `None`.
+    ///
+    /// # Errors
+    /// If the tensor is there but cannot be read.
+    fn get(&self, name: &str) -> Result<Option<Tensor>>;
+
+    /// The tensor of that name.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] if there is none.
+    fn require(&self, name: &str) -> Result<Tensor> {
+        self.get(name)?.ok_or_else(|| Error::MissingTensor {
+            name: name.to_owned(),
+        })
+    }
+}
