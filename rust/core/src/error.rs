@@ -157,23 +157,14 @@ impl Error {
     }
 
     pub(crate) fn invalid_file(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
-        Self::InvalidFile {
-            path: path.into(),
-            reason: reason.into(),
-        }
+        Self::InvalidFile { path: path.into(), reason: reason.into() }
     }
 
     pub(crate) fn config(field: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self::InvalidConfig {
-            field: field.into(),
-            reason: reason.into(),
-        }
+        Self::InvalidConfig { field: field.into(), reason: reason.into() }
     }
 
     pub(crate) fn argument(name: &'static str, reason: impl Into<String>) -> Self {
-        Self::InvalidArgument {
-            name,
-            reason: reason.into(),
-        }
+        Self::InvalidArgument { name, reason: reason.into() }
     }
 }

@@ -70,15 +70,14 @@ impl Config {
             ));
         }
         if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps >= 0.0) {
-            return Err(Error::config(
-                "layer_norm_eps",
-                format!("is {}", self.layer_norm_eps),
-            ));
+            return Err(Error::config("layer_norm_eps", format!("is {}", self.layer_norm_eps)));
         }
         match self.position_embedding_type.as_deref() {
             None | Some("absolute") => Ok(()),
             Some(other) => Err(Error::UnsupportedModel {
-                reason: format!("BERT with position_embedding_type {other:?}; only \"absolute\" is"),
+                reason: format!(
+                    "BERT with position_embedding_type {other:?}; only \"absolute\" is"
+                ),
             }),
         }
     }
@@ -118,7 +117,8 @@ impl<B: Backend> Bert<B> {
         let (hidden, inner, eps) =
             (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
         // Checkpoints saved with a task's head on top carry the encoder under "bert.".
-        let bert = if from.contains("bert.embeddings.word_embeddings.weight") { "bert." } else { "" };
+        let bert =
+            if from.contains("bert.embeddings.word_embeddings.weight") { "bert." } else { "" };
         let embeddings = format!("{bert}embeddings");
         let layer = |from: &mut _, i: usize| -> Result<Layer<B>> {
             let from: &mut dyn Load<B> = from;
@@ -146,17 +146,14 @@ impl<B: Backend> Bert<B> {
                 output_norm: from.norm(&format!("{layer}.output.LayerNorm"), hidden, eps)?,
             })
         };
-        let mut table = |name: &str, rows| {
-            from.table(&format!("{embeddings}.{name}"), rows, hidden)
-        };
+        let mut table =
+            |name: &str, rows| from.table(&format!("{embeddings}.{name}"), rows, hidden);
         Ok(Self {
             word: table("word_embeddings", config.vocab_size)?,
             position: table("position_embeddings", config.max_position_embeddings)?,
             token_type: table("token_type_embeddings", config.type_vocab_size)?,
             embedding_norm: from.norm(&format!("{embeddings}.LayerNorm"), hidden, eps)?,
-            layers: (0..config.num_hidden_layers)
-                .map(|i| layer(from, i))
-                .collect::<Result<_>>()?,
+            layers: (0..config.num_hidden_layers).map(|i| layer(from, i)).collect::<Result<_>>()?,
             heads: Heads {
                 count: config.num_attention_heads,
                 head_dim: hidden / config.num_attention_heads,
@@ -177,7 +174,8 @@ impl<B: Backend, O: Ops<B>> Encoder<B, O> for Bert<B> {
         for layer in &self.layers {
             let qkv = ops.linear(&hidden, &layer.qkv, Epilogue::None)?;
             let attended = ops.attention(&qkv, self.heads, &batch.offsets)?;
-            let attended = ops.linear(&attended, &layer.attention_output, Epilogue::Add(&hidden))?;
+            let attended =
+                ops.linear(&attended, &layer.attention_output, Epilogue::Add(&hidden))?;
             hidden = ops.layer_norm(attended, &layer.attention_norm)?;
 
             let inner =

@@ -42,13 +42,7 @@ impl LinearSpec {
     /// A matrix with bias that stands under one name.
     pub fn new(name: impl Into<String>, out_features: usize, in_features: usize) -> Self {
         let name = name.into();
-        Self {
-            parts: vec![name.clone()],
-            name,
-            out_features,
-            in_features,
-            bias: true,
-        }
+        Self { parts: vec![name.clone()], name, out_features, in_features, bias: true }
     }
 
     /// A matrix with bias fused from several of equal height, `PREFIX.PART` each.

@@ -88,9 +88,9 @@ impl Tensor {
     pub fn byte_len(shape: &[usize], dtype: DType, layout: Layout) -> Option<usize> {
         let elements = match (layout, shape) {
             (Layout::RowMajor, _) => shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d))?,
-            (Layout::Panel16, &[out_features, in_features]) => out_features
-                .checked_next_multiple_of(panels::WIDTH)?
-                .checked_mul(in_features)?,
+            (Layout::Panel16, &[out_features, in_features]) => {
+                out_features.checked_next_multiple_of(panels::WIDTH)?.checked_mul(in_features)?
+            }
             (Layout::Panel16, _) => return None,
         };
         elements.checked_mul(dtype.size())
@@ -131,8 +131,6 @@ pub trait TensorSource: Send + Sync {
     /// # Errors
     /// [`Error::MissingTensor`] if there is none.
     fn require(&self, name: &str) -> Result<Tensor> {
-        self.get(name)?.ok_or_else(|| Error::MissingTensor {
-            name: name.to_owned(),
-        })
+        self.get(name)?.ok_or_else(|| Error::MissingTensor { name: name.to_owned() })
     }
 }
