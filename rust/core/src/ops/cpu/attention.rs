@@ -1,0 +1,142 @@
+//! Scaled dot-product attention of one sequence, head by head.
+//!
+//! Keys and values of a head are packed into panels, so that both products are the one of
+//! [`super::matmul`]; the scores of a block of queries stay in the second-level cache.
+#![allow(unsafe_code)]
+
+use super::math::exp2;
+use super::matmul::{PanelData, Panels, Rows, RowsMut, matmul};
+use super::simd::{LANES, Simd, load_upto, store_upto};
+use crate::ops::Heads;
+
+/// Queries whose scores are held at a time.
+const QUERY_BLOCK: usize = 64;
+
+/// Memory that attention needs beside its input and output.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    keys: Vec<f32>,
+    values: Vec<f32>,
+    scores: Vec<f32>,
+    sums: Vec<f32>,
+}
+
+/// Attention within one sequence.
+///
+/// `qkv` is `[tokens, 3 * width]` with width = `heads.count * heads.head_dim`, `out` is
+/// `[tokens, width]`.
+///
+/// # Panics
+/// If the shapes do not fit each other.
+#[inline(always)]
+pub(super) fn attention<S: Simd>(
+    simd: S,
+    qkv: &[f32],
+    heads: Heads,
+    out: &mut [f32],
+    scratch: &mut Scratch,
+) {
+    let width = heads.count * heads.head_dim;
+    let tokens = out.len() / width;
+    assert!(out.len() == tokens * width && qkv.len() == 3 * out.len(), "attention shapes");
+    if tokens == 0 {
+        return;
+    }
+    let dim = heads.head_dim;
+    let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
+    // An odd number of cache lines: with a power of two, rows would compete for the same sets.
+    let score_stride = tokens.next_multiple_of(2 * LANES) + LANES;
+    scratch.keys.resize(tokens.next_multiple_of(LANES) * dim, 0.0);
+    scratch.values.resize(dim.next_multiple_of(LANES) * tokens, 0.0);
+    scratch.scores.resize(QUERY_BLOCK * score_stride, 0.0);
+    scratch.sums.resize(QUERY_BLOCK, 0.0);
+    for head in 0..heads.count {
+        let query = head * dim;
+        let (key, value) = (width + query, 2 * width + query);
+        pack_keys(&qkv[key..], 3 * width, tokens, dim, &mut scratch.keys);
+        pack_values(&qkv[value..], 3 * width, tokens, dim, &mut scratch.values);
+        let keys = Panels::new(PanelData::Float32(&scratch.keys), tokens, dim);
+        let values = Panels::new(PanelData::Float32(&scratch.values), dim, tokens);
+        for first in (0..tokens).step_by(QUERY_BLOCK) {
+            let rows = (tokens - first).min(QUERY_BLOCK);
+            let queries = Rows::new(&qkv[first * 3 * width + query..], rows, dim, 3 * width);
+            let mut scores = RowsMut::new(&mut scratch.scores, rows, tokens, score_stride);
+            matmul(simd, queries, keys, &mut scores, |_, _, v| v);
+            for row in 0..rows {
+                let scores = &mut scratch.scores[row * score_stride..][..tokens];
+                scratch.sums[row] = softmax_without_division(simd, scores, scale);
+            }
+            let weights = Rows::new(&scratch.scores, rows, tokens, score_stride);
+            let mut out = RowsMut::new(&mut out[first * width + query..], rows, dim, width);
+            matmul(simd, weights, values, &mut out, |row, _, v| {
+                simd.div(v, simd.splat(scratch.sums[row]))
+            });
+        }
+    }
+}
+
+/// Keys as panels of 16 tokens.
+#[inline(always)]
+fn pack_keys(keys: &[f32], stride: usize, tokens: usize, dim: usize, panels: &mut [f32]) {
+    for (first, panel) in (0..tokens).step_by(LANES).zip(panels.chunks_exact_mut(LANES * dim)) {
+        let count = (tokens - first).min(LANES);
+        if count < LANES {
+            panel.fill(0.0);
+        }
+        for token in 0..count {
+            let key = &keys[(first + token) * stride..][..dim];
+            for (step, &x) in panel.chunks_exact_mut(LANES).zip(key) {
+                step[token] = x;
+            }
+        }
+    }
+}
+
+/// Values as panels of 16 dimensions.
+#[inline(always)]
+fn pack_values(values: &[f32], stride: usize, tokens: usize, dim: usize, panels: &mut [f32]) {
+    for (first, panel) in (0..dim).step_by(LANES).zip(panels.chunks_exact_mut(LANES * tokens)) {
+        let count = (dim - first).min(LANES);
+        for (token, step) in panel.chunks_exact_mut(LANES).enumerate() {
+            let value = &values[token * stride + first..][..count];
+            step[..count].copy_from_slice(value);
+            step[count..].fill(0.0);
+        }
+    }
+}
+
+/// Replaces scores by `2^(scale * (score - largest))` and returns their sum.
+#[inline(always)]
+fn softmax_without_division<S: Simd>(simd: S, scores: &mut [f32], scale: f32) -> f32 {
+    let whole = scores.len() / LANES * LANES;
+    let mut largest = simd.splat(f32::NEG_INFINITY);
+    for chunk in scores[..whole].chunks_exact(LANES) {
+        // SAFETY: the chunk holds 16 floats.
+        largest = simd.max(largest, unsafe { simd.load(chunk.as_ptr()) });
+    }
+    let largest = scores[whole..].iter().copied().fold(simd.largest(largest), f32::max);
+    let scale_v = simd.splat(scale);
+    let shift = simd.splat(-largest * scale);
+    let mut sum = simd.splat(0.0);
+    for chunk in scores[..whole].chunks_exact_mut(LANES) {
+        // SAFETY: the chunk holds 16 floats.
+        unsafe {
+            let score = simd.load(chunk.as_ptr());
+            let weight = exp2(simd, simd.mul_add(score, scale_v, shift));
+            simd.store(weight, chunk.as_mut_ptr());
+            sum = simd.add(sum, weight);
+        }
+    }
+    let mut total = simd.sum(sum);
+    let rest = &mut scores[whole..];
+    if !rest.is_empty() {
+        // SAFETY: as many floats are read and written as `rest` holds.
+        unsafe {
+            let score = load_upto(simd, rest.len(), rest.as_ptr());
+            let weight = exp2(simd, simd.mul_add(score, scale_v, shift));
+            store_upto(simd, rest.len(), weight, rest.as_mut_ptr());
+        }
+        total += rest.iter().sum::<f32>();
+    }
+    total
+}

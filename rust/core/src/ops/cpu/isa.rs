@@ -1,0 +1,127 @@
+//! Which instruction set the kernels use, found out once at run time, and how they are called.
+#![allow(unsafe_code)]
+
+use std::sync::OnceLock;
+
+#[cfg(target_arch = "aarch64")]
+use super::neon::Neon;
+use super::scalar::Scalar;
+#[cfg(target_arch = "x86_64")]
+use super::x86::{Avx2, Avx512};
+
+/// Environment variable that asks for an instruction set by name, for measurements and tests.
+const VARIABLE: &str = "ARROWEMBED_ISA";
+
+/// An instruction set that this processor has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isa {
+    Scalar(Scalar),
+    #[cfg(target_arch = "x86_64")]
+    Avx2(Avx2),
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512),
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon),
+}
+
+impl Isa {
+    /// All that this processor has, the fastest last.
+    pub(crate) fn available() -> Vec<Self> {
+        #[allow(unused_mut, reason = "depends on the architecture")]
+        let mut all = vec![Self::Scalar(Scalar)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            all.extend(Avx2::detect().map(Self::Avx2));
+            all.extend(Avx512::detect().map(Self::Avx512));
+        }
+        #[cfg(target_arch = "aarch64")]
+        all.push(Self::Neon(Neon));
+        all
+    }
+
+    /// The fastest, unless `ARROWEMBED_ISA` names another one.
+    pub(crate) fn chosen() -> Self {
+        static CHOSEN: OnceLock<Isa> = OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            let all = Self::available();
+            let fastest = all[all.len() - 1];
+            let Ok(wanted) = std::env::var(VARIABLE) else {
+                return fastest;
+            };
+            all.iter().copied().find(|isa| isa.name() == wanted).unwrap_or_else(|| {
+                let names: Vec<_> = all.iter().map(|isa| isa.name()).collect();
+                tracing::warn!(
+                    "{VARIABLE}={wanted:?} is not one of {names:?}; using {}",
+                    fastest.name()
+                );
+                fastest
+            })
+        })
+    }
+
+    /// `scalar`, `avx2`, `avx512` or `neon`.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Scalar(_) => "scalar",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Self::Neon(_) => "neon",
+        }
+    }
+}
+
+/// Makes, for each generic kernel of `super::kernels`, a function of the same name whose first
+/// argument is an [`Isa`] and that runs the kernel compiled for it.
+macro_rules! compile_for_each_isa {
+    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?);)*) => {
+        $($(#[$doc])*
+        pub(super) fn $name(isa: Isa, $($arg: $type),*) {
+            match isa {
+                Isa::Scalar(simd) => super::kernels::$name(simd, $($arg),*),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2(simd) => {
+                    #[target_feature(enable = "avx2,fma,f16c")]
+                    fn compiled(simd: Avx2, $($arg: $type),*) {
+                        super::kernels::$name(simd, $($arg),*);
+                    }
+                    // SAFETY: an `Avx2` exists only where these features were detected.
+                    unsafe { compiled(simd, $($arg),*) }
+                }
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512(simd) => {
+                    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+                    fn compiled(simd: Avx512, $($arg: $type),*) {
+                        super::kernels::$name(simd, $($arg),*);
+                    }
+                    // SAFETY: an `Avx512` exists only where these features were detected.
+                    unsafe { compiled(simd, $($arg),*) }
+                }
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon(simd) => super::kernels::$name(simd, $($arg),*),
+            }
+        })*
+    };
+}
+
+use super::kernels::{AttentionScratch, LinearJob, NormJob, TableData};
+use crate::ops::Heads;
+
+compile_for_each_isa! {
+    /// See [`super::kernels::linear`].
+    fn linear(job: &LinearJob<'_>, out: &mut [f32]);
+    /// See [`super::kernels::layer_norm`].
+    fn layer_norm(job: &NormJob<'_>, rows: &mut [f32]);
+    /// See [`super::kernels::add_embedding`].
+    fn add_embedding(table: TableData<'_>, ids: &[u32], rows: &mut [f32]);
+    /// See [`super::kernels::attention`].
+    fn attention(
+        qkv: &[f32],
+        heads: Heads,
+        offsets: &[usize],
+        out: &mut [f32],
+        scratch: &mut AttentionScratch,
+    );
+}

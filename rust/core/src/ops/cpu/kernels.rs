@@ -1,0 +1,128 @@
+//! The operations on whole tensors, generic over the instruction set; [`super::isa`] compiles each
+//! of them for every one.
+
+pub(super) use super::attention::Scratch as AttentionScratch;
+use super::math::activate;
+use super::matmul::{Panels, Rows, RowsMut, matmul};
+pub(super) use super::rows::TableData;
+use super::rows::{add_table_row, layer_norm as layer_norm_row};
+use super::simd::Simd;
+use crate::ops::{Activation, Heads};
+
+/// A matrix product with all that happens to it in registers.
+#[derive(Debug)]
+pub(super) struct LinearJob<'a> {
+    /// `[rows, in_features]`
+    pub(super) x: &'a [f32],
+    pub(super) weight: Panels<'a>,
+    pub(super) in_features: usize,
+    pub(super) out_features: usize,
+    /// What each output feature is multiplied by first: the scales of int8 weights. Padded with
+    /// anything to a multiple of 16, as is the bias.
+    pub(super) scale: Option<&'a [f32]>,
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) then: Then<'a>,
+}
+
+/// What happens after the bias.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Then<'a> {
+    Nothing,
+    Activate(Activation),
+    /// Sum with a tensor of the output's shape.
+    Add(&'a [f32]),
+}
+
+/// `out = then(x · weightᵀ * scale + bias)`
+#[inline(always)]
+pub(super) fn linear<S: Simd>(simd: S, job: &LinearJob<'_>, out: &mut [f32]) {
+    let (columns, rows) = (job.out_features, out.len() / job.out_features);
+    let x = Rows::new(job.x, rows, job.in_features, job.in_features);
+    let mut out = RowsMut::new(out, rows, columns, columns);
+    let scaled = |column: usize, v: S::V| {
+        let v = match job.scale {
+            Some(scale) => simd.mul(v, sixteen(simd, scale, column)),
+            None => v,
+        };
+        match job.bias {
+            Some(bias) => simd.add(v, sixteen(simd, bias, column)),
+            None => v,
+        }
+    };
+    match job.then {
+        Then::Nothing => matmul(simd, x, job.weight, &mut out, |_, column, v| scaled(column, v)),
+        Then::Activate(activation) => matmul(simd, x, job.weight, &mut out, |_, column, v| {
+            activate(simd, activation, scaled(column, v))
+        }),
+        Then::Add(other) => matmul(simd, x, job.weight, &mut out, |row, column, v| {
+            let other = &other[row * columns..(row + 1) * columns];
+            simd.add(scaled(column, v), sixteen(simd, other, column))
+        }),
+    }
+}
+
+/// Sixteen floats from `at` on, or those that there are and zeros.
+#[inline(always)]
+#[allow(unsafe_code)]
+fn sixteen<S: Simd>(simd: S, floats: &[f32], at: usize) -> S::V {
+    let floats = &floats[at..];
+    // SAFETY: as many floats are read as the slice holds, 16 at most.
+    unsafe { super::simd::load_upto(simd, floats.len(), floats.as_ptr()) }
+}
+
+/// A layer norm's parameters.
+#[derive(Debug)]
+pub(super) struct NormJob<'a> {
+    pub(super) weight: &'a [f32],
+    pub(super) bias: &'a [f32],
+    pub(super) epsilon: f32,
+}
+
+/// Normalises each row in place.
+#[inline(always)]
+pub(super) fn layer_norm<S: Simd>(simd: S, job: &NormJob<'_>, rows: &mut [f32]) {
+    for row in rows.chunks_exact_mut(job.weight.len()) {
+        layer_norm_row(simd, row, job.weight, job.bias, job.epsilon);
+    }
+}
+
+/// Adds `table[ids[t]]` to row `t`.
+#[inline(always)]
+pub(super) fn add_embedding<S: Simd>(
+    simd: S,
+    table: TableData<'_>,
+    ids: &[u32],
+    rows: &mut [f32],
+) {
+    if ids.is_empty() {
+        return;
+    }
+    let width = rows.len() / ids.len();
+    for (row, &id) in rows.chunks_exact_mut(width).zip(ids) {
+        add_table_row(simd, table, id as usize, row);
+    }
+}
+
+/// Attention within each of the sequences `offsets[i]..offsets[i + 1]`.
+#[inline(always)]
+pub(super) fn attention<S: Simd>(
+    simd: S,
+    qkv: &[f32],
+    heads: Heads,
+    offsets: &[usize],
+    out: &mut [f32],
+    scratch: &mut AttentionScratch,
+) {
+    let width = heads.count * heads.head_dim;
+    for bounds in offsets.windows(2) {
+        let (start, end) = (bounds[0], bounds[1]);
+        super::attention::attention(
+            simd,
+            &qkv[3 * start * width..3 * end * width],
+            heads,
+            &mut out[start * width..end * width],
+            scratch,
+        );
+    }
+}
+

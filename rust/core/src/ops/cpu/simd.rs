@@ -1,0 +1,87 @@
+//! Sixteen floats at a time, whatever the instruction set.
+//!
+//! Every kernel is written once, over [`Simd`]. Its values are always 16 floats wide, as the weight
+//! panels are: one register with AVX-512, two with AVX2, four with NEON. A value of a type that
+//! implements [`Simd`] proves that the processor has the instructions, which is why its arithmetic is
+//! safe to call; only memory access is not.
+//!
+//! The order of every reduction is the same in all implementations, so results differ between
+//! instruction sets by the rounding of fused multiply-adds alone.
+#![allow(unsafe_code)]
+
+/// Floats in a [`Simd::V`], and output features in a panel.
+pub(super) const LANES: usize = crate::weights::panels::WIDTH;
+
+/// An instruction set that the processor is known to have.
+pub(super) trait Simd: Copy {
+    /// Sixteen floats.
+    type V: Copy;
+    /// Rows of the matrix kernel's tile: as many as the registers hold.
+    const TILE_ROWS: usize;
+    /// Panels of the matrix kernel's tile.
+    const TILE_PANELS: usize;
+
+    fn splat(self, x: f32) -> Self::V;
+    /// # Safety
+    /// 16 floats are readable at `from`.
+    unsafe fn load(self, from: *const f32) -> Self::V;
+    /// # Safety
+    /// 16 IEEE half-precision numbers are readable at `from`.
+    unsafe fn load_f16(self, from: *const u16) -> Self::V;
+    /// # Safety
+    /// 16 bytes are readable at `from`.
+    unsafe fn load_i8(self, from: *const i8) -> Self::V;
+    /// # Safety
+    /// 16 floats are writable at `to`.
+    unsafe fn store(self, v: Self::V, to: *mut f32);
+    fn add(self, a: Self::V, b: Self::V) -> Self::V;
+    fn sub(self, a: Self::V, b: Self::V) -> Self::V;
+    fn mul(self, a: Self::V, b: Self::V) -> Self::V;
+    fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    fn max(self, a: Self::V, b: Self::V) -> Self::V;
+    fn min(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a * b + c`, rounded once where the processor can.
+    fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// To the nearest integer.
+    fn round(self, v: Self::V) -> Self::V;
+    /// 2ⁿ for whole numbers n in -126..=127.
+    fn exp2_of_integer(self, n: Self::V) -> Self::V;
+    /// Lane i + lane i+8, then i+4, i+2, i+1.
+    fn sum(self, v: Self::V) -> f32;
+    /// The largest lane.
+    fn largest(self, v: Self::V) -> f32;
+}
+
+/// Sixteen floats, or the `n` < 16 that there are and zeros.
+///
+/// # Safety
+/// min(`n`, 16) floats are readable at `from`.
+#[inline(always)]
+pub(super) unsafe fn load_upto<S: Simd>(simd: S, n: usize, from: *const f32) -> S::V {
+    // SAFETY: the caller vouches for min(n, 16) readable floats; `lanes` has room for 16.
+    unsafe {
+        if n >= LANES {
+            return simd.load(from);
+        }
+        let mut lanes = [0.0; LANES];
+        std::ptr::copy_nonoverlapping(from, lanes.as_mut_ptr(), n);
+        simd.load(lanes.as_ptr())
+    }
+}
+
+/// Stores sixteen floats, or the first `n` < 16 of them.
+///
+/// # Safety
+/// min(`n`, 16) floats are writable at `to`.
+#[inline(always)]
+pub(super) unsafe fn store_upto<S: Simd>(simd: S, n: usize, v: S::V, to: *mut f32) {
+    // SAFETY: the caller vouches for min(n, 16) writable floats; `lanes` has room for 16.
+    unsafe {
+        if n >= LANES {
+            return simd.store(v, to);
+        }
+        let mut lanes = [0.0; LANES];
+        simd.store(v, lanes.as_mut_ptr());
+        std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, n);
+    }
+}

@@ -1,0 +1,314 @@
+//! Every instruction set against plain float64 arithmetic, over random shapes.
+
+use half::f16;
+use proptest::prelude::*;
+
+use super::isa::{self, Isa};
+use super::kernels::{AttentionScratch, LinearJob, NormJob, TableData, Then};
+use super::matmul::{PanelData, Panels};
+use crate::ops::{Activation, Heads};
+
+/// Numbers in -1..1, the same for the same seed.
+fn numbers(seed: u64, len: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// `[out_features, in_features]` in panels.
+fn panels<T: Copy>(rows: &[T], out_features: usize, in_features: usize, zero: T) -> Vec<T> {
+    let mut panels = vec![zero; out_features.next_multiple_of(16) * in_features];
+    for o in 0..out_features {
+        for k in 0..in_features {
+            panels[(o / 16 * in_features + k) * 16 + o % 16] = rows[o * in_features + k];
+        }
+    }
+    panels
+}
+
+fn gelu(x: f64) -> f64 {
+    0.5 * x * (1.0 + libm::erf(x / std::f64::consts::SQRT_2))
+}
+
+fn activation(activation: Activation, x: f64) -> f64 {
+    match activation {
+        Activation::Gelu => gelu(x),
+        Activation::GeluTanh => {
+            let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
+            0.5 * x * (1.0 + u.tanh())
+        }
+        Activation::Relu => x.max(0.0),
+        Activation::Silu => x / (1.0 + (-x).exp()),
+    }
+}
+
+#[track_caller]
+fn assert_close(isa: Isa, found: &[f32], expected: &[f64], tolerance: f64) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (&found, &expected)) in found.iter().zip(expected).enumerate() {
+        let difference = (f64::from(found) - expected).abs();
+        assert!(
+            difference <= tolerance,
+            "{} at {i}: {found} instead of {expected}, off by {difference:e}",
+            isa.name()
+        );
+    }
+}
+
+/// A weight matrix in each dtype, with the float64 values that it stands for.
+fn weights(seed: u64, out: usize, width: usize) -> Vec<(Storage, Vec<f64>)> {
+    let rows = numbers(seed, out * width);
+    let halves: Vec<f16> = rows.iter().map(|&x| f16::from_f32(x)).collect();
+    let bytes: Vec<i8> = rows.iter().map(|&x| (x * 127.0) as i8).collect();
+    let scale = numbers(seed + 1, out);
+    let scaled = bytes.iter().enumerate().map(|(i, &b)| f64::from(b) * f64::from(scale[i / width]));
+    let scaled = scaled.collect();
+    vec![
+        (
+            Storage::Float32(panels(&rows, out, width, 0.0)),
+            rows.iter().map(|&x| f64::from(x)).collect(),
+        ),
+        (
+            Storage::Float16(panels(&halves, out, width, f16::ZERO)),
+            halves.iter().map(|&x| f64::from(x)).collect(),
+        ),
+        (Storage::Int8(panels(&bytes, out, width, 0), scale), scaled),
+    ]
+}
+
+enum Storage {
+    Float32(Vec<f32>),
+    Float16(Vec<f16>),
+    Int8(Vec<i8>, Vec<f32>),
+}
+
+impl Storage {
+    fn data(&self) -> (PanelData<'_>, Option<&[f32]>) {
+        match self {
+            Self::Float32(data) => (PanelData::Float32(data), None),
+            Self::Float16(data) => (PanelData::Float16(data), None),
+            Self::Int8(data, scale) => (PanelData::Int8(data), Some(scale)),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn linear_is_the_matrix_product(
+        rows in 0_usize..30,
+        width in 1_usize..900,
+        out in 1_usize..70,
+        kind in 0_usize..6,
+        seed in 0_u64..1000,
+    ) {
+        let x = numbers(seed, rows * width);
+        let bias = numbers(seed + 2, out);
+        let other = numbers(seed + 3, rows * out);
+        let (then, bias) = match kind {
+            0 => (Then::Nothing, None),
+            1 => (Then::Add(&other), Some(&bias)),
+            2 => (Then::Activate(Activation::Gelu), Some(&bias)),
+            3 => (Then::Activate(Activation::GeluTanh), Some(&bias)),
+            4 => (Then::Activate(Activation::Relu), Some(&bias)),
+            _ => (Then::Activate(Activation::Silu), Some(&bias)),
+        };
+        for (storage, values) in weights(seed + 4, out, width) {
+            let expected: Vec<f64> = (0..rows * out).map(|i| {
+                let (r, o) = (i / out, i % out);
+                let product: f64 = (0..width)
+                    .map(|k| f64::from(x[r * width + k]) * values[o * width + k])
+                    .sum();
+                let sum = product + bias.map_or(0.0, |bias| f64::from(bias[o]));
+                match then {
+                    Then::Nothing => sum,
+                    Then::Activate(kind) => activation(kind, sum),
+                    Then::Add(other) => sum + f64::from(other[i]),
+                }
+            }).collect();
+            let (data, scale) = storage.data();
+            let job = LinearJob {
+                x: &x,
+                weight: Panels::new(data, out, width),
+                in_features: width,
+                out_features: out,
+                scale,
+                bias: bias.map(Vec::as_slice),
+                then,
+            };
+            for isa in Isa::available() {
+                let mut found = vec![f32::NAN; rows * out];
+                isa::linear(isa, &job, &mut found);
+                // int8 sums reach 127 times as high before they are scaled.
+                assert_close(isa, &found, &expected, 1e-4);
+                for r in 0..rows {
+                    let job = LinearJob {
+                        x: &x[r * width..(r + 1) * width],
+                        then: match then {
+                            Then::Add(other) => Then::Add(&other[r * out..(r + 1) * out]),
+                            then => then,
+                        },
+                        ..job
+                    };
+                    let mut alone = vec![f32::NAN; out];
+                    isa::linear(isa, &job, &mut alone);
+                    prop_assert_eq!(&alone, &found[r * out..(r + 1) * out], "{} row {}", isa.name(), r);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn attention_is_softmax_of_scores_times_values(
+        lengths in prop::collection::vec(0_usize..90, 1..4),
+        count in 1_usize..4,
+        head_dim in 1_usize..40,
+        seed in 0_u64..1000,
+    ) {
+        let mut offsets = vec![0];
+        for length in &lengths {
+            offsets.push(offsets[offsets.len() - 1] + length);
+        }
+        let (tokens, width) = (offsets[lengths.len()], count * head_dim);
+        let qkv: Vec<f32> = numbers(seed, tokens * 3 * width).iter().map(|x| 3.0 * x).collect();
+        let at = |t: usize, part: usize, h: usize, d: usize| {
+            f64::from(qkv[t * 3 * width + part * width + h * head_dim + d])
+        };
+        let mut expected = vec![0.0; tokens * width];
+        for bounds in offsets.windows(2) {
+            for (h, t) in (0..count).flat_map(|h| (bounds[0]..bounds[1]).map(move |t| (h, t))) {
+                let weights: Vec<f64> = (bounds[0]..bounds[1]).map(|other| {
+                    let score: f64 = (0..head_dim).map(|d| at(t, 0, h, d) * at(other, 1, h, d)).sum();
+                    (score / (head_dim as f64).sqrt()).exp()
+                }).collect();
+                let total: f64 = weights.iter().sum();
+                for d in 0..head_dim {
+                    expected[t * width + h * head_dim + d] = weights.iter().enumerate()
+                        .map(|(i, w)| w / total * at(bounds[0] + i, 2, h, d)).sum();
+                }
+            }
+        }
+        for isa in Isa::available() {
+            let mut found = vec![f32::NAN; tokens * width];
+            let heads = Heads { count, head_dim };
+            let scratch = &mut AttentionScratch::default();
+            isa::attention(isa, &qkv, heads, &offsets, &mut found, scratch);
+            assert_close(isa, &found, &expected, 2e-5);
+            let again = &mut vec![f32::NAN; tokens * width];
+            isa::attention(isa, &qkv, heads, &offsets, again, scratch);
+            prop_assert_eq!(&found, again, "used scratch memory changes nothing");
+        }
+    }
+
+    #[test]
+    fn layer_norm_has_mean_zero_and_variance_one(
+        rows in 0_usize..5,
+        width in 1_usize..100,
+        shift in -3.0_f32..3.0,
+        seed in 0_u64..1000,
+    ) {
+        let x: Vec<f32> = numbers(seed, rows * width).iter().map(|x| x + shift).collect();
+        let (weight, bias) = (numbers(seed + 1, width), numbers(seed + 2, width));
+        let epsilon = 1e-3;
+        let expected: Vec<f64> = x.chunks(width).flat_map(|row| {
+            let n = width as f64;
+            let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+            let variance = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+            let (weight, bias) = (&weight, &bias);
+            row.iter().enumerate().map(move |(i, &x)| {
+                (f64::from(x) - mean) / (variance + f64::from(epsilon)).sqrt() * f64::from(weight[i])
+                    + f64::from(bias[i])
+            }).collect::<Vec<_>>()
+        }).collect();
+        for isa in Isa::available() {
+            let mut found = x.clone();
+            let job = NormJob { weight: &weight, bias: &bias, epsilon };
+            isa::layer_norm(isa, &job, &mut found);
+            assert_close(isa, &found, &expected, 5e-5);
+        }
+    }
+
+    #[test]
+    fn embedding_adds_table_rows(
+        ids in prop::collection::vec(0_u32..9, 0..20),
+        width in 1_usize..50,
+        seed in 0_u64..1000,
+    ) {
+        for (storage, _) in weights(seed, 9, width) {
+            let (row, plain): (TableData<'_>, Box<dyn Fn(usize, usize) -> f64>) = match &storage {
+                Storage::Float32(data) => {
+                    (TableData::Float32(data), Box::new(|r, c| f64::from(data[r * width + c])))
+                }
+                Storage::Float16(data) => {
+                    (TableData::Float16(data), Box::new(|r, c| f64::from(data[r * width + c])))
+                }
+                Storage::Int8(data, scale) => (
+                    TableData::Int8(data, scale),
+                    Box::new(|r, c| f64::from(data[r * width + c]) * f64::from(scale[r])),
+                ),
+            };
+            let start = numbers(seed + 7, ids.len() * width);
+            let expected: Vec<f64> = start.iter().enumerate()
+                .map(|(i, &x)| f64::from(x) + plain(ids[i / width] as usize, i % width))
+                .collect();
+            for isa in Isa::available() {
+                let mut found = start.clone();
+                isa::add_embedding(isa, row, &ids, &mut found);
+                assert_close(isa, &found, &expected, 1e-4);
+            }
+        }
+    }
+}
+
+/// The identity matrix as weights, so that `linear` does nothing but activate.
+fn activated(isa: Isa, kind: Activation, x: &[f32]) -> Vec<f32> {
+    let one = panels(&[1.0], 1, 1, 0.0);
+    let job = LinearJob {
+        x,
+        weight: Panels::new(PanelData::Float32(&one), 1, 1),
+        in_features: 1,
+        out_features: 1,
+        scale: None,
+        bias: None,
+        then: Then::Activate(kind),
+    };
+    let mut out = vec![0.0; x.len()];
+    isa::linear(isa, &job, &mut out);
+    out
+}
+
+#[test]
+fn activations_are_exact_to_a_millionth() {
+    let x: Vec<f32> = (-120_000..=120_000).map(|i| i as f32 / 10_000.0).collect();
+    for isa in Isa::available() {
+        for kind in [Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::Silu] {
+            let expected: Vec<f64> = x.iter().map(|&x| activation(kind, f64::from(x))).collect();
+            let found = activated(isa, kind, &x);
+            // A millionth up to |x| = 4; beyond, the last place of x itself is larger.
+            for ((&x, &found), &expected) in x.iter().zip(&found).zip(&expected) {
+                let tolerance = 1e-6_f64.max(3e-7 * f64::from(x.abs()));
+                let difference = (f64::from(found) - expected).abs();
+                assert!(difference <= tolerance, "{} {kind:?}({x}) = {found}", isa.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn extreme_values_stay_what_they_are() {
+    for isa in Isa::available() {
+        let gelu = activated(isa, Activation::Gelu, &[1e30, -1e30, 0.0, f32::INFINITY, f32::NAN]);
+        assert_eq!(gelu[..4], [1e30, 0.0, 0.0, f32::INFINITY], "{}", isa.name());
+        assert!(gelu[4].is_nan(), "{}: NaN must not be lost", isa.name());
+        let relu = activated(isa, Activation::Relu, &[-1.0, f32::NAN]);
+        assert!(relu[0] == 0.0 && relu[1].is_nan(), "{}", isa.name());
+        let silu = activated(isa, Activation::Silu, &[-1e4, 1e4, f32::NAN]);
+        assert!(silu[0].abs() < 1e-30 && silu[1] == 1e4 && silu[2].is_nan(), "{}", isa.name());
+    }
+}
