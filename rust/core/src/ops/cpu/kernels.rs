@@ -88,12 +88,7 @@ pub(super) fn layer_norm<S: Simd>(simd: S, job: &NormJob<'_>, rows: &mut [f32]) 
 
 /// Adds `table[ids[t]]` to row `t`.
 #[inline(always)]
-pub(super) fn add_embedding<S: Simd>(
-    simd: S,
-    table: TableData<'_>,
-    ids: &[u32],
-    rows: &mut [f32],
-) {
+pub(super) fn add_embedding<S: Simd>(simd: S, table: TableData<'_>, ids: &[u32], rows: &mut [f32]) {
     if ids.is_empty() {
         return;
     }
@@ -125,4 +120,3 @@ pub(super) fn attention<S: Simd>(
         );
     }
 }
-

@@ -19,12 +19,7 @@ pub(super) enum TableData<'a> {
 /// # Panics
 /// If the table has no such row of `out`'s width.
 #[inline(always)]
-pub(super) fn add_table_row<S: Simd>(
-    simd: S,
-    table: TableData<'_>,
-    row: usize,
-    out: &mut [f32],
-) {
+pub(super) fn add_table_row<S: Simd>(simd: S, table: TableData<'_>, row: usize, out: &mut [f32]) {
     let width = out.len();
     let here = row * width..(row + 1) * width;
     match table {
@@ -81,8 +76,7 @@ pub(super) fn layer_norm<S: Simd>(
     let mean_value = simd.largest(mean);
     let variance = (variance - padding * mean_value * mean_value) / n;
     let scale = simd.splat(1.0 / (variance + epsilon).sqrt());
-    for ((x, weight), bias) in
-        x.chunks_mut(LANES).zip(weight.chunks(LANES)).zip(bias.chunks(LANES))
+    for ((x, weight), bias) in x.chunks_mut(LANES).zip(weight.chunks(LANES)).zip(bias.chunks(LANES))
     {
         let n = x.len();
         // SAFETY: the three chunks hold `n` ≤ 16 floats each, as their slices are of one length.
