@@ -1,13 +1,14 @@
 """The compiled engine. Private: `arrowembed.Embedder` is the door for users."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypedDict, final
+from typing import Any, Literal, TypedDict, final, type_check_only
 
 import numpy as np
 from numpy.typing import NDArray
 
 __version__: str
 
+@type_check_only
 class EncodeStats(TypedDict):
     """What one call did."""
 
@@ -17,6 +18,7 @@ class EncodeStats(TypedDict):
     """Texts that were longer than the model's limit and were cut."""
     cache_hits: int
 
+@type_check_only
 class CacheInfo(TypedDict):
     entries: int
     bytes: int
@@ -25,6 +27,7 @@ class CacheInfo(TypedDict):
     max_entries: int | None
     max_bytes: int | None
 
+@type_check_only
 class EngineInfo(TypedDict):
     """What an engine knows of itself."""
 
@@ -45,6 +48,7 @@ class EngineInfo(TypedDict):
     dtypes: dict[str, int]
     """Number of tensors of each dtype."""
 
+@type_check_only
 class TensorReport(TypedDict):
     """How one tensor was converted."""
 
@@ -58,6 +62,7 @@ class TensorReport(TypedDict):
     fallback: str | None
     """Why the tensor was stored in float32 against the dtype asked for, or None."""
 
+@type_check_only
 class ConversionReport(TypedDict):
     path: str
     """The weights file that was written."""
@@ -133,7 +138,9 @@ class ArrowArray:
 
     def __len__(self) -> int: ...
     def __arrow_c_schema__(self) -> object: ...
-    def __arrow_c_array__(self, requested_schema: object | None = None) -> tuple[object, object]: ...
+    def __arrow_c_array__(
+        self, requested_schema: object | None = None
+    ) -> tuple[object, object]: ...
 
 def quantize(
     embeddings: NDArray[np.float32],

@@ -1,0 +1,571 @@
+"""`Embedder`: texts in, vectors out."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from contextvars import ContextVar
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Unpack, cast, overload
+
+from arrowembed import _core, models
+from arrowembed.errors import InvalidArgumentError, MissingDependencyError, TextTypeError
+from arrowembed.progress import Progress
+from arrowembed.quantization import PRECISIONS, quantize_embeddings
+from arrowembed.similarity import similarity, similarity_pairwise
+from arrowembed.texts import Texts, as_texts, is_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from os import PathLike
+
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+    from arrowembed.options import (
+        EncodeOptions,
+        Features,
+        ModelInfo,
+        Normalize,
+        OutputValue,
+        Pooling,
+        Precision,
+        PromptOptions,
+        VectorOptions,
+    )
+
+logger = logging.getLogger("arrowembed")
+
+_QUERY_PROMPTS = ("query",)
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+
+class Embedder:
+    """A sentence-embedding model, mapped into memory.
+
+    Safe to share between threads. Pickles as a reference to the model, not as its weights, and may
+    be used on both sides of a fork.
+
+    Args:
+        name_or_path: Name of a model ("all-MiniLM-L6-v2", "organisation/model"), or path of a
+            model folder or file. `arrowembed.models` says where names are looked up.
+        device: "cpu", or a candle device of this build such as "cuda:0" or "metal".
+        cache_size: Number of vectors kept for texts that come again; 0 turns the cache off, None
+            sets no limit on their number.
+        cache_bytes: Limit on the memory of the cache; None sets none.
+        max_seq_length: Longest input in tokens, at most the model's own limit; None takes that.
+        prompts: Named texts to put before inputs, added to those of the model.
+        default_prompt_name: The prompt used when none is asked for.
+        truncate_dim: Keep only so many leading dimensions (Matryoshka), renormalised.
+        local_files_only: Never ask the hub.
+        token: Access token for the hub.
+        revision: Branch, tag or commit on the hub.
+        verify: Check every tensor against its checksum while opening.
+
+    Raises:
+        ModelNotFoundError: No such model; the message lists the places that were looked at.
+        ModelFileError: The model's files are damaged.
+        UnsupportedModelError: The engine cannot run a model of this kind.
+        InvalidArgumentError: An argument is outside what is allowed.
+    """
+
+    def __init__(
+        self,
+        name_or_path: str | PathLike[str],
+        *,
+        device: str = "cpu",
+        cache_size: int | None = 10_000,
+        cache_bytes: int | None = None,
+        max_seq_length: int | None = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        truncate_dim: int | None = None,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        revision: str | None = None,
+        verify: bool = False,
+    ) -> None:
+        path = models.find(
+            name_or_path, local_files_only=local_files_only, token=token, revision=revision
+        )
+        # What a pickle carries; the token is a secret and stays out.
+        self._settings: dict[str, Any] = {
+            "device": device,
+            "cache_size": cache_size,
+            "cache_bytes": cache_bytes,
+            "max_seq_length": max_seq_length,
+            "prompts": dict(prompts or {}),
+            "default_prompt_name": default_prompt_name,
+            "truncate_dim": truncate_dim,
+            "local_files_only": local_files_only,
+            "revision": revision,
+            "verify": verify,
+        }
+        self._name = str(name_or_path)
+        self._path = path
+        self._engine = _core.Engine(
+            str(path),
+            device=device,
+            cache_entries=cache_size,
+            cache_bytes=cache_bytes,
+            cache_dir=str(models.cache_folder()),
+            max_seq_length=max_seq_length,
+            verify=verify,
+        )
+        self._metadata: dict[str, Any] = json.loads(self._engine.metadata())
+        self._prompts: dict[str, str] = {**self._metadata.get("prompts", {}), **(prompts or {})}
+        self._default_prompt_name = default_prompt_name or self._metadata.get("default_prompt_name")
+        self._hidden_size = self._engine.info()["hidden_size"]
+        self._truncate_dim = _checked_dim(truncate_dim, self._hidden_size)
+        self._warned_of_truncation = False
+        if self._default_prompt_name is not None:
+            self._named_prompt(self._default_prompt_name)
+
+    @overload
+    def encode(
+        self,
+        sentences: Texts,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        **options: Unpack[VectorOptions],
+    ) -> NDArray[Any]: ...
+    @overload
+    def encode(
+        self,
+        sentences: Texts,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *,
+        output_value: OutputValue = ...,
+        convert_to_numpy: bool = ...,
+        convert_to_tensor: bool = ...,
+        **options: Unpack[VectorOptions],
+    ) -> Any: ...
+    def encode(
+        self,
+        sentences: Texts,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        output_value: OutputValue = "sentence_embedding",
+        precision: Precision = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        pooling: Pooling | None = None,
+        normalize: Normalize | None = None,
+        truncate: bool = True,
+        ranges: ArrayLike | None = None,
+        calibration_embeddings: ArrayLike | None = None,
+    ) -> Any:
+        """Embeds texts. Names and meanings are those of sentence-transformers.
+
+        Ctrl-C stops it between micro-batches; other threads run meanwhile.
+
+        Args:
+            sentences: One text, or a list, tuple, NumPy array, pandas, polars or pyarrow column,
+                or any other iterable of texts.
+            prompt_name: Name of the model's prompt to put before each text.
+            prompt: Text to put before each text; goes before `prompt_name`.
+            batch_size: Most texts in one micro-batch. By default only the number of tokens
+                bounds a micro-batch; the result does not depend on either.
+            show_progress_bar: True shows one; None shows one on a terminal when it takes long.
+            output_value: "sentence_embedding", or "token_embeddings" for a vector for each token.
+            precision: "float32", "float16", "int8", "uint8", "binary" or "ubinary"; see
+                `quantize_embeddings`.
+            convert_to_numpy: False gives a list of vectors instead of one array.
+            convert_to_tensor: Give a torch tensor that shares the array's memory.
+            normalize_embeddings: True scales vectors to length one; False leaves what the model
+                itself prescribes.
+            truncate_dim: Keep only so many leading dimensions, renormalised; None takes what the
+                Embedder was made with.
+            pooling: "mean", "cls", "max", "mean_sqrt" or "last" instead of the model's own;
+                "none" is `output_value="token_embeddings"`.
+            normalize: "l2", "none", "max_abs", or p of a p-norm, instead of the model's own.
+            truncate: False refuses texts longer than `max_seq_length` instead of cutting them.
+            ranges: For int8 and uint8: lowest and highest value of each dimension, shape (2, dim).
+            calibration_embeddings: For int8 and uint8: vectors from which to take the ranges.
+
+        Returns:
+            float32 array of shape (dim,) for one text and (n, dim) for n, in their order;
+            for token embeddings an array (tokens, dim), or a list of them.
+
+        Raises:
+            TextTypeError: Something is no text; the message gives its position.
+            InvalidTextError: A text holds a lone surrogate.
+            TextTooLongError: A text is too long and `truncate` is False.
+            InvalidArgumentError: An option's value is outside what is allowed.
+            NonFiniteError: A vector came out with a NaN or an infinity.
+        """
+        if output_value not in ("sentence_embedding", "token_embeddings"):
+            raise InvalidArgumentError(
+                f"output_value: {output_value!r}; known are sentence_embedding, token_embeddings"
+            )
+        if precision not in PRECISIONS:
+            raise InvalidArgumentError(
+                f"precision: {precision!r}; known are {', '.join(PRECISIONS)}"
+            )
+        single = isinstance(sentences, str)
+        texts = [cast("str", sentences)] if single else as_texts(sentences)
+        if normalize is None and normalize_embeddings:
+            normalize = "l2"
+        tokens = output_value == "token_embeddings" or pooling == "none"
+        if tokens and (precision != "float32" or truncate_dim is not None):
+            raise InvalidArgumentError(
+                "output_value: token embeddings come in float32 and full length; "
+                "precision and truncate_dim do not apply to them"
+            )
+        common: dict[str, Any] = {
+            "prompt": self._prompt(prompt_name, prompt),
+            "normalize": normalize,
+            "max_texts": batch_size,
+            "truncate": truncate,
+        }
+        with Progress(len(texts), False if single else show_progress_bar) as progress:
+            common["on_progress"] = _on_progress(progress)
+            if tokens:
+                matrices, stats = self._engine.encode_tokens(texts, **common)
+            else:
+                vectors, stats = self._engine.encode(
+                    texts,
+                    pooling=pooling,
+                    truncate_dim=self._dim(truncate_dim),
+                    **common,
+                )
+        self._warn_once_of_truncation(stats)
+        if tokens:
+            converted = [_tensor(m) for m in matrices] if convert_to_tensor else matrices
+            return converted[0] if single else converted
+        result: NDArray[Any] = vectors
+        if precision != "float32":
+            result = quantize_embeddings(vectors, precision, ranges, calibration_embeddings)
+        if single:
+            result = result[0]
+        if convert_to_tensor:
+            return _tensor(result)
+        return result if convert_to_numpy or single else list(result)
+
+    def encode_query(self, sentences: Texts, **options: Unpack[EncodeOptions]) -> NDArray[Any]:
+        """`encode` with the prompt named "query", if the model has one and none is given."""
+        return self._encode_with_prompt(_QUERY_PROMPTS, sentences, options)
+
+    def encode_document(self, sentences: Texts, **options: Unpack[EncodeOptions]) -> NDArray[Any]:
+        """`encode` with the prompt for documents, if the model has one and none is given.
+
+        That is the first of "document", "passage" and "corpus".
+        """
+        return self._encode_with_prompt(_DOCUMENT_PROMPTS, sentences, options)
+
+    def encode_iter(
+        self,
+        sentences: Iterable[str],
+        *,
+        chunk_size: int = 1024,
+        **options: Unpack[EncodeOptions],
+    ) -> Iterator[NDArray[Any]]:
+        """Embeds any iterable, however long, in constant memory.
+
+        Args:
+            sentences: Texts; only `chunk_size` of them are held at a time.
+            chunk_size: Texts for each array.
+            options: As for `encode`. The 8-bit precisions need `ranges` or
+                `calibration_embeddings`, because no chunk knows the range of the others.
+
+        Yields:
+            For each chunk what `encode` gives, in order.
+
+        Raises:
+            InvalidArgumentError: `chunk_size` below 1, or an 8-bit precision without ranges.
+        """
+        if chunk_size < 1:
+            raise InvalidArgumentError(f"chunk_size: {chunk_size}; expected at least 1")
+        if isinstance(sentences, str):
+            raise TextTypeError("encode_iter takes an iterable of texts; use encode for one text")
+        if options.get("precision") in ("int8", "uint8") and (
+            options.get("ranges") is None and options.get("calibration_embeddings") is None
+        ):
+            raise InvalidArgumentError(
+                f"precision: {options['precision']} in chunks needs ranges or "
+                "calibration_embeddings, so that all chunks are scaled alike"
+            )
+        return self._chunks(iter(sentences), chunk_size, options)
+
+    async def aencode(self, sentences: Texts, **options: Unpack[EncodeOptions]) -> NDArray[Any]:
+        """`encode` on another thread, so that the event loop goes on.
+
+        Cancelling it stops the work after the micro-batch that is running.
+        """
+        cancelled = threading.Event()
+        _cancelled.set(cancelled)
+        try:
+            encode = partial(self.encode, sentences, **options)
+            return cast("NDArray[Any]", await asyncio.to_thread(encode))
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        finally:
+            _cancelled.set(None)
+
+    def encode_arrow(
+        self,
+        column: object,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        pooling: Pooling | None = None,
+        normalize: Normalize | None = None,
+        truncate: bool = True,
+    ) -> _core.ArrowArray:
+        """Embeds an Arrow column of strings without making Python objects of them.
+
+        Args:
+            column: Anything that offers its strings by the Arrow PyCapsule interface
+                (`__arrow_c_array__` or `__arrow_c_stream__`): pyarrow, polars, duckdb and others.
+            prompt_name: As for `encode`, like all others.
+            prompt: See `encode`.
+            batch_size: See `encode`.
+            normalize_embeddings: See `encode`.
+            truncate_dim: See `encode`.
+            pooling: See `encode`, without "none".
+            normalize: See `encode`.
+            truncate: See `encode`.
+
+        Returns:
+            Array of type FixedSizeList<float32>[dim] that offers the same interface, for example to
+            `pyarrow.array(...)`. A null text gives a null vector.
+
+        Raises:
+            TextTypeError: `column` is no Arrow column of strings.
+        """
+        if normalize is None and normalize_embeddings:
+            normalize = "l2"
+        vectors, stats = self._engine.encode_arrow(
+            column,
+            prompt=self._prompt(prompt_name, prompt),
+            pooling=pooling,
+            normalize=normalize,
+            truncate_dim=self._dim(truncate_dim),
+            max_texts=batch_size,
+            truncate=truncate,
+        )
+        self._warn_once_of_truncation(stats)
+        return vectors
+
+    def similarity(self, a: Texts | ArrayLike, b: Texts | ArrayLike) -> NDArray[np.float32]:
+        """Similarity of each of `a` to each of `b`, by the model's own function.
+
+        Args:
+            a: Vectors of shape (n, dim) or (dim,), or texts, which are embedded first.
+            b: The same, m of them.
+
+        Returns:
+            float32 array of shape (n, m). More is more similar, whatever the function.
+        """
+        return similarity(self.similarity_function, self._vectors(a), self._vectors(b))
+
+    def similarity_pairwise(
+        self, a: Texts | ArrayLike, b: Texts | ArrayLike
+    ) -> NDArray[np.float32]:
+        """Similarity of each of `a` to the one of `b` in the same place; shape (n,)."""
+        return similarity_pairwise(self.similarity_function, self._vectors(a), self._vectors(b))
+
+    def tokenize(self, sentences: Texts, **options: Unpack[PromptOptions]) -> Features:
+        """Token ids as the model sees them: special tokens added, cut to `max_seq_length`.
+
+        Returns:
+            `input_ids`, `attention_mask` and `token_type_ids`, each a list with one list for each
+            text; they are as long as the text is and not padded.
+        """
+        texts = [sentences] if isinstance(sentences, str) else as_texts(sentences)
+        encodings = self._engine.tokenize(
+            texts, prompt=self._prompt(options.get("prompt_name"), options.get("prompt"))
+        )
+        return {
+            "input_ids": [ids for ids, _, _ in encodings],
+            "attention_mask": [[1] * len(ids) for ids, _, _ in encodings],
+            "token_type_ids": [type_ids for _, type_ids, _ in encodings],
+        }
+
+    def info(self) -> ModelInfo:
+        """What is known of the model, the engine and what they have done so far."""
+        engine, totals, metadata = self._engine.info(), self._engine.totals(), self._metadata
+        return {
+            "name": metadata["name"],
+            "path": engine["path"],
+            "architecture": metadata["architecture"],
+            "dimension": self.dimension,
+            "max_seq_length": engine["max_seq_length"],
+            "pooling": metadata["pooling"],
+            "normalize": metadata["normalize"],
+            "similarity": self.similarity_function,
+            "prompts": dict(self._prompts),
+            "default_prompt_name": self._default_prompt_name,
+            "dtype": metadata["dtype"],
+            "num_parameters": engine["num_parameters"],
+            "num_hidden_layers": engine["num_hidden_layers"],
+            "vocab_size": engine["vocab_size"],
+            "weights_bytes": engine["weights_bytes"],
+            "mapped": engine["mapped"],
+            "device": engine["device"],
+            "isa": engine["isa"],
+            "num_threads": engine["num_threads"],
+            "source": metadata.get("source"),
+            "texts": totals["texts"],
+            "tokens": totals["tokens"],
+            "truncated": totals["truncated"],
+            "cache": self._engine.cache_info(),
+        }
+
+    @property
+    def dimension(self) -> int:
+        """Length of the vectors that `encode` gives."""
+        return self._truncate_dim or self._hidden_size
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """`dimension`, under its name in sentence-transformers."""
+        return self.dimension
+
+    @property
+    def max_seq_length(self) -> int:
+        """Longest input in tokens, special tokens included."""
+        return self._engine.info()["max_seq_length"]
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """The named prompts."""
+        return dict(self._prompts)
+
+    @property
+    def similarity_function(self) -> str:
+        """The model's own: cosine, dot, euclidean or manhattan."""
+        return str(self._metadata.get("similarity", "cosine"))
+
+    @property
+    def path(self) -> Path:
+        """The model's folder or file."""
+        return self._path
+
+    def cache_info(self) -> _core.CacheInfo:
+        """Size, limits, hits and misses of the cache of vectors."""
+        return self._engine.cache_info()
+
+    def cache_clear(self) -> None:
+        """Empties the cache of vectors."""
+        self._engine.cache_clear()
+
+    def __repr__(self) -> str:
+        return (
+            f"Embedder({self._name!r}, dimension={self.dimension}, "
+            f"max_seq_length={self.max_seq_length})"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (self._name, str(self._path), self._settings)
+
+    def _encode_with_prompt(
+        self, names: Sequence[str], sentences: Texts, options: EncodeOptions
+    ) -> NDArray[Any]:
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            name = next((name for name in names if name in self._prompts), None)
+            options = {**options, "prompt_name": name}
+        return cast("NDArray[Any]", self.encode(sentences, **options))
+
+    def _chunks(
+        self, texts: Iterator[str], chunk_size: int, options: EncodeOptions
+    ) -> Iterator[NDArray[Any]]:
+        while chunk := list(islice(texts, chunk_size)):
+            yield cast("NDArray[Any]", self.encode(chunk, **options))
+
+    def _prompt(self, name: str | None, prompt: str | None) -> str:
+        """The text to put before each input."""
+        if prompt is not None:
+            return prompt
+        name = name if name is not None else self._default_prompt_name
+        return self._named_prompt(name) if name is not None else ""
+
+    def _named_prompt(self, name: str) -> str:
+        if name not in self._prompts:
+            known = ", ".join(map(repr, self._prompts)) or "none"
+            raise InvalidArgumentError(
+                f"prompt_name: {name!r}; this model has {known}; "
+                "use prompt=... or Embedder(prompts={...})"
+            )
+        return self._prompts[name]
+
+    def _dim(self, truncate_dim: int | None) -> int | None:
+        if truncate_dim is None:
+            return self._truncate_dim
+        return _checked_dim(truncate_dim, self._hidden_size)
+
+    def _vectors(self, value: Texts | ArrayLike) -> ArrayLike:
+        if is_texts(value):
+            return self.encode(cast("Texts", value))
+        return cast("ArrayLike", value)
+
+    def _warn_once_of_truncation(self, stats: _core.EncodeStats) -> None:
+        if stats["truncated"] and not self._warned_of_truncation:
+            self._warned_of_truncation = True
+            logger.warning(
+                "%d of %d texts were longer than the model's %d tokens and were cut; later ones "
+                "are only counted, in info()['truncated']. encode(..., truncate=False) refuses "
+                "them instead",
+                stats["truncated"],
+                stats["texts"],
+                self.max_seq_length,
+            )
+
+
+_cancelled: ContextVar[threading.Event | None] = ContextVar("cancelled", default=None)
+"""Set for an `aencode` that is given up; `asyncio.to_thread` hands it to the working thread."""
+
+
+def _on_progress(progress: Progress) -> Callable[[int], object] | None:
+    """What the engine calls between micro-batches, with the number of texts done."""
+    cancelled = _cancelled.get()
+    if cancelled is None:
+        return progress if progress.wanted else None
+
+    def report(done: int) -> None:
+        if cancelled.is_set():
+            raise asyncio.CancelledError
+        progress(done)
+
+    return report
+
+
+def _reopen(name: str, path: str, settings: dict[str, Any]) -> Embedder:
+    """Opens a pickled model: the same files if they are there, otherwise by name."""
+    settings = dict(settings)
+    if Path(path).exists():
+        settings["revision"] = None
+        return Embedder(path, **settings)
+    return Embedder(name, **settings)
+
+
+def _checked_dim(truncate_dim: int | None, hidden_size: int) -> int | None:
+    if truncate_dim is not None and not 1 <= truncate_dim <= hidden_size:
+        raise InvalidArgumentError(
+            f"truncate_dim: {truncate_dim}; expected 1 to {hidden_size}, the model's dimension"
+        )
+    return truncate_dim
+
+
+def _tensor(array: NDArray[Any]) -> Any:
+    """A torch tensor over the array's memory."""
+    try:
+        import torch  # noqa: PLC0415 - optional, and slow to import
+    except ModuleNotFoundError as error:
+        raise MissingDependencyError.of(
+            "torch", purpose="convert_to_tensor=True", install="torch"
+        ) from error
+    return torch.from_dlpack(array)

@@ -1,0 +1,69 @@
+"""The Hugging Face hub, through huggingface_hub."""
+
+from pathlib import Path
+
+from arrowembed.errors import ModelIOError
+
+NEEDED_FILES = (
+    "config.json",
+    "config_sentence_transformers.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "model-?????-of-?????.safetensors",
+    "modules.json",
+    "sentence_bert_config.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "[0-9]_*/config.json",
+    "[0-9]_*/model.safetensors",
+)
+"""What a model is made of; nothing else of a repository is fetched, and no pickled weights."""
+
+
+def download(
+    repo_id: str, *, token: str | bool | None = None, revision: str | None = None
+) -> tuple[Path | None, str]:
+    """Fetches a model into the Hugging Face cache.
+
+    `HF_ENDPOINT`, `HF_HOME` and the stored login are honoured, as huggingface_hub does.
+
+    Returns:
+        Its folder, or None and the reason why there is none.
+
+    Raises:
+        ModelIOError: The hub has it, but it could not be fetched.
+    """
+    try:
+        from huggingface_hub import errors, snapshot_download  # noqa: PLC0415 - optional, slow
+    except ModuleNotFoundError:
+        return None, 'not asked, that needs huggingface_hub: pip install "arrowembed[hub]"'
+    try:
+        folder = Path(
+            snapshot_download(
+                repo_id, revision=revision, token=token, allow_patterns=list(NEEDED_FILES)
+            )
+        )
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        return None, _why_refused(error, revision)
+    except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
+        return None, f"could not be reached ({_first_line(error)})"
+    except (errors.HfHubHTTPError, OSError) as error:
+        raise ModelIOError(f"fetching {repo_id} from the hub: {_first_line(error)}") from error
+    if not any(folder.glob("model*.safetensors")):
+        return None, "has no model.safetensors; other forms of weights are not read"
+    return folder, ""
+
+
+def _why_refused(error: Exception, revision: str | None) -> str:
+    match type(error).__name__:
+        case "RevisionNotFoundError":
+            return f"has no revision {revision!r}"
+        case "GatedRepoError":
+            return "access is restricted; ask for it on the hub, then pass token=..."
+        case _:
+            return "no such repository, or a private one that needs token=..."
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]

@@ -1,0 +1,84 @@
+"""The options of `Embedder.encode` and its siblings, as types."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike
+
+    from arrowembed._core import CacheInfo
+
+Pooling: TypeAlias = Literal["mean", "cls", "max", "mean_sqrt", "last", "none"]
+Normalize: TypeAlias = Literal["none", "l2", "max_abs"] | float
+Precision: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
+OutputValue: TypeAlias = Literal["sentence_embedding", "token_embeddings"]
+
+
+class PromptOptions(TypedDict, total=False):
+    """What is put before each text."""
+
+    prompt_name: str | None
+    prompt: str | None
+
+
+class VectorOptions(TypedDict, total=False):
+    """Options of `Embedder.encode` that shape its vectors; see there."""
+
+    batch_size: int | None
+    show_progress_bar: bool | None
+    precision: Precision
+    normalize_embeddings: bool
+    truncate_dim: int | None
+    pooling: Pooling | None
+    normalize: Normalize | None
+    truncate: bool
+    ranges: ArrayLike | None
+    calibration_embeddings: ArrayLike | None
+
+
+class EncodeOptions(PromptOptions, VectorOptions, total=False):
+    """All options of `Embedder.encode`."""
+
+    output_value: OutputValue
+    convert_to_numpy: bool
+    convert_to_tensor: bool
+
+
+class Features(TypedDict):
+    """Token ids of several texts; one list for each text, not padded."""
+
+    input_ids: list[list[int]]
+    attention_mask: list[list[int]]
+    token_type_ids: list[list[int]]
+
+
+class ModelInfo(TypedDict):
+    """What `Embedder.info` tells."""
+
+    name: str
+    path: str
+    architecture: str
+    dimension: int
+    max_seq_length: int
+    pooling: str
+    normalize: str
+    similarity: str
+    prompts: Mapping[str, str]
+    default_prompt_name: str | None
+    dtype: str
+    num_parameters: int
+    num_hidden_layers: int
+    vocab_size: int
+    weights_bytes: int
+    mapped: bool
+    device: str
+    isa: str
+    num_threads: int
+    source: Mapping[str, Any] | None
+    texts: int
+    tokens: int
+    truncated: int
+    cache: CacheInfo
