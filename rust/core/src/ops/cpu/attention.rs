@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::math::exp2;
-use super::matmul::{PanelData, Panels, Rows, RowsMut, matmul};
+use super::matmul::{AsIs, Finish, PanelData, Panels, Rows, RowsMut, matmul};
 use super::simd::{LANES, Simd, load_upto, store_upto};
 use crate::ops::Heads;
 
@@ -61,17 +61,25 @@ pub(super) fn attention<S: Simd>(
             let rows = (tokens - first).min(QUERY_BLOCK);
             let queries = Rows::new(&qkv[first * 3 * width + query..], rows, dim, 3 * width);
             let mut scores = RowsMut::new(&mut scratch.scores, rows, tokens, score_stride);
-            matmul(simd, queries, keys, &mut scores, |_, _, v| v);
+            matmul(simd, queries, keys, &mut scores, &AsIs);
             for row in 0..rows {
                 let scores = &mut scratch.scores[row * score_stride..][..tokens];
                 scratch.sums[row] = softmax_without_division(simd, scores, scale);
             }
             let weights = Rows::new(&scratch.scores, rows, tokens, score_stride);
             let mut out = RowsMut::new(&mut out[first * width + query..], rows, dim, width);
-            matmul(simd, weights, values, &mut out, |row, _, v| {
-                simd.div(v, simd.splat(scratch.sums[row]))
-            });
+            matmul(simd, weights, values, &mut out, &DividedBy(&scratch.sums));
         }
+    }
+}
+
+/// Each row divided by a number: the part of softmax that can wait until there is less to divide.
+struct DividedBy<'a>(&'a [f32]);
+
+impl<S: Simd> Finish<S> for DividedBy<'_> {
+    #[inline(always)]
+    fn finish(&self, simd: S, row: usize, _: usize, v: S::V) -> S::V {
+        simd.div(v, simd.splat(self.0[row]))
     }
 }
 

@@ -3,7 +3,7 @@
 
 pub(super) use super::attention::Scratch as AttentionScratch;
 use super::math::activate;
-use super::matmul::{Panels, Rows, RowsMut, matmul};
+use super::matmul::{Finish, Panels, Rows, RowsMut, matmul};
 pub(super) use super::rows::TableData;
 use super::rows::{add_table_row, layer_norm as layer_norm_row};
 use super::simd::Simd;
@@ -17,8 +17,7 @@ pub(super) struct LinearJob<'a> {
     pub(super) weight: Panels<'a>,
     pub(super) in_features: usize,
     pub(super) out_features: usize,
-    /// What each output feature is multiplied by first: the scales of int8 weights. Padded with
-    /// anything to a multiple of 16, as is the bias.
+    /// What each output feature is multiplied by first: the scales of int8 weights.
     pub(super) scale: Option<&'a [f32]>,
     pub(super) bias: Option<&'a [f32]>,
     pub(super) then: Then<'a>,
@@ -39,25 +38,26 @@ pub(super) fn linear<S: Simd>(simd: S, job: &LinearJob<'_>, out: &mut [f32]) {
     let (columns, rows) = (job.out_features, out.len() / job.out_features);
     let x = Rows::new(job.x, rows, job.in_features, job.in_features);
     let mut out = RowsMut::new(out, rows, columns, columns);
-    let scaled = |column: usize, v: S::V| {
-        let v = match job.scale {
-            Some(scale) => simd.mul(v, sixteen(simd, scale, column)),
-            None => v,
-        };
-        match job.bias {
-            Some(bias) => simd.add(v, sixteen(simd, bias, column)),
-            None => v,
+    matmul(simd, x, job.weight, &mut out, job);
+}
+
+impl<S: Simd> Finish<S> for LinearJob<'_> {
+    #[inline(always)]
+    fn finish(&self, simd: S, row: usize, column: usize, mut v: S::V) -> S::V {
+        if let Some(scale) = self.scale {
+            v = simd.mul(v, sixteen(simd, scale, column));
         }
-    };
-    match job.then {
-        Then::Nothing => matmul(simd, x, job.weight, &mut out, |_, column, v| scaled(column, v)),
-        Then::Activate(activation) => matmul(simd, x, job.weight, &mut out, |_, column, v| {
-            activate(simd, activation, scaled(column, v))
-        }),
-        Then::Add(other) => matmul(simd, x, job.weight, &mut out, |row, column, v| {
-            let other = &other[row * columns..(row + 1) * columns];
-            simd.add(scaled(column, v), sixteen(simd, other, column))
-        }),
+        if let Some(bias) = self.bias {
+            v = simd.add(v, sixteen(simd, bias, column));
+        }
+        match self.then {
+            Then::Nothing => v,
+            Then::Activate(activation) => activate(simd, activation, v),
+            Then::Add(other) => {
+                let other = &other[row * self.out_features..][..self.out_features];
+                simd.add(v, sixteen(simd, other, column))
+            }
+        }
     }
 }
 

@@ -120,8 +120,26 @@ impl Weight for i8 {
     }
 }
 
-/// `out = a · weightᵀ`, and then `finish(row, column, value)` on each 16 floats of it while they
-/// are near; `column` is the first of the 16 output features.
+/// What happens to 16 outputs at once while they are near.
+///
+/// A trait and not a closure: only a function that is always inlined is compiled with the
+/// instructions of the kernel around it.
+pub(super) trait Finish<S: Simd> {
+    /// The final value of output features `column..column + 16` of a row.
+    fn finish(&self, simd: S, row: usize, column: usize, v: S::V) -> S::V;
+}
+
+/// Nothing happens.
+pub(super) struct AsIs;
+
+impl<S: Simd> Finish<S> for AsIs {
+    #[inline(always)]
+    fn finish(&self, _: S, _: usize, _: usize, v: S::V) -> S::V {
+        v
+    }
+}
+
+/// `out = finish(a · weightᵀ)`
 ///
 /// # Panics
 /// If the shapes do not fit each other.
@@ -131,7 +149,7 @@ pub(super) fn matmul<S: Simd>(
     a: Rows<'_>,
     weight: Panels<'_>,
     out: &mut RowsMut<'_>,
-    finish: impl Fn(usize, usize, S::V) -> S::V,
+    finish: &impl Finish<S>,
 ) {
     assert_eq!(a.width, weight.in_features, "input features");
     assert_eq!(out.width, weight.out_features, "output features");
@@ -143,44 +161,99 @@ pub(super) fn matmul<S: Simd>(
     }
 }
 
+/// Columns of the widest tile, and its rows times them.
+const MAX_COLUMNS: usize = 2 * LANES;
+const MAX_TILE: usize = 12 * MAX_COLUMNS;
+
 #[inline(always)]
 fn product<S: Simd, W: Weight>(
     simd: S,
     a: Rows<'_>,
     panels: &[W],
     out: &mut RowsMut<'_>,
-    finish: impl Fn(usize, usize, S::V) -> S::V,
+    finish: &impl Finish<S>,
 ) {
+    const { assert!(S::TILE_PANELS * LANES <= MAX_COLUMNS) };
+    const { assert!(S::TILE_ROWS * S::TILE_PANELS * LANES <= MAX_TILE) };
     let in_features = a.width;
     let row_blocks = a.rows.div_ceil(S::TILE_ROWS);
     for column in (0..out.width).step_by(S::TILE_PANELS * LANES) {
         let panel = &panels[column * in_features..];
         let group = (out.width - column).div_ceil(LANES).min(S::TILE_PANELS);
+        let columns = (out.width - column).min(group * LANES);
         for k in (0..in_features).step_by(K_BLOCK) {
             let steps = (in_features - k).min(K_BLOCK);
             for block in 0..row_blocks {
                 // Blocks of nearly equal height: 13 rows are 7 and 6, not 12 and 1.
                 let row = block * a.rows / row_blocks;
                 let rows = (block + 1) * a.rows / row_blocks - row;
-                let tile = Tile {
+                let mut out = RowsMut {
+                    data: &mut out.data[row * out.stride + column..],
+                    stride: out.stride,
+                    rows,
+                    width: columns,
+                };
+                let mut tile = Tile {
                     a: a.data[row * a.stride + k..].as_ptr(),
                     a_stride: a.stride,
                     panel: panel[k * LANES..].as_ptr(),
                     panel_stride: in_features * LANES,
                     steps,
-                    out: out.data[row * out.stride + column..].as_mut_ptr(),
+                    out: out.data.as_mut_ptr(),
                     out_stride: out.stride,
-                    columns: (out.width - column).min(group * LANES),
                     first: k == 0,
                 };
                 // SAFETY: `Rows::new` and `RowsMut::new` checked that rows `row..row + rows` hold
                 // `k..k + steps` inputs and `columns` outputs from `column` on; `Panels::new` checked
-                // that `group` panels from `column` on hold `in_features` steps of 16 weights.
+                // that `group` panels from `column` on hold `in_features` steps of 16 weights. A last
+                // panel with less than 16 real columns goes through `padded`, which holds a tile.
                 unsafe {
-                    tile.run(simd, rows, group);
-                    if k + steps == in_features {
-                        tile.finish(simd, rows, |r, c, v| finish(row + r, column + c, v));
+                    if columns == group * LANES {
+                        tile.run(simd, rows, group);
+                    } else {
+                        let mut padded = [0.0; MAX_TILE];
+                        out.copy_to(&mut padded);
+                        (tile.out, tile.out_stride) = (padded.as_mut_ptr(), MAX_COLUMNS);
+                        tile.run(simd, rows, group);
+                        out.copy_from(&padded);
                     }
+                }
+                if k + steps == in_features {
+                    out.finish(simd, row, column, finish);
+                }
+            }
+        }
+    }
+}
+
+impl RowsMut<'_> {
+    fn copy_to(&self, padded: &mut [f32; MAX_TILE]) {
+        let rows = self.data.chunks(self.stride).take(self.rows);
+        for (row, padded) in rows.zip(padded.chunks_mut(MAX_COLUMNS)) {
+            padded[..self.width].copy_from_slice(&row[..self.width]);
+        }
+    }
+
+    fn copy_from(&mut self, padded: &[f32; MAX_TILE]) {
+        let rows = self.data.chunks_mut(self.stride).take(self.rows);
+        for (row, padded) in rows.zip(padded.chunks(MAX_COLUMNS)) {
+            row[..self.width].copy_from_slice(&padded[..self.width]);
+        }
+    }
+
+    /// Finishes a tile whose first element is at (`row`, `column`) of the whole output. Apart from
+    /// the product, because an activation beside it would push its sums out of the registers.
+    #[inline(always)]
+    fn finish<S: Simd>(&mut self, simd: S, row: usize, column: usize, finish: &impl Finish<S>) {
+        for r in 0..self.rows {
+            for c in (0..self.width).step_by(LANES) {
+                let out = &mut self.data[r * self.stride + c..];
+                let n = self.width - c;
+                // SAFETY: `RowsMut::new` checked that `n` floats from here on belong to the row.
+                unsafe {
+                    let v = load_upto(simd, n, out.as_ptr());
+                    let v = finish.finish(simd, row + r, column + c, v);
+                    store_upto(simd, n, v, out.as_mut_ptr());
                 }
             }
         }
@@ -196,18 +269,16 @@ struct Tile<W> {
     steps: usize,
     out: *mut f32,
     out_stride: usize,
-    /// Output features that exist; the last panel may be padded.
-    columns: usize,
     /// Whether this is the first block of k, so that `out` holds nothing yet.
     first: bool,
 }
 
 impl<W: Weight> Tile<W> {
-    /// Picks the tile of that size.
+    /// Picks the product of that size.
     ///
     /// # Safety
     /// `rows` rows of `steps` floats are readable at `a`; `group` panels of `steps` times 16 weights
-    /// are readable at `panel`; `rows` rows of `columns` ≤ `16 group` floats are writable at `out`.
+    /// are readable at `panel`; `rows` rows of `16 group` floats are readable and writable at `out`.
     #[inline(always)]
     unsafe fn run<S: Simd>(&self, simd: S, rows: usize, group: usize) {
         macro_rules! pick {
@@ -215,7 +286,9 @@ impl<W: Weight> Tile<W> {
                 match (rows, group) {
                     // The constant conditions leave only the sizes that this instruction set uses.
                     // SAFETY: as this function's.
-                    $(($r, 2) if S::TILE_ROWS >= $r && S::TILE_PANELS >= 2 => unsafe { self.multiply::<S, $r, 2>(simd) },
+                    $(($r, 2) if S::TILE_ROWS >= $r && S::TILE_PANELS >= 2 => unsafe {
+                        self.multiply::<S, $r, 2>(simd)
+                    },
                     ($r, 1) if S::TILE_ROWS >= $r => unsafe { self.multiply::<S, $r, 1>(simd) },)*
                     _ => unreachable!("a tile of {rows} rows and {group} panels"),
                 }
@@ -226,71 +299,38 @@ impl<W: Weight> Tile<W> {
 
     /// # Safety
     /// As [`Self::run`], with `R` rows and `P` panels.
+    // Loops over constant ranges and nothing but arithmetic in them: the compiler unrolls them and
+    // keeps `sums` in registers. A branch or an iterator in here sends them through memory.
     #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
     unsafe fn multiply<S: Simd, const R: usize, const P: usize>(&self, simd: S) {
         let mut sums = [[simd.splat(0.0); P]; R];
-        // SAFETY of the blocks below: `run`'s conditions, with `k < steps`.
+        // SAFETY of the blocks below: `run`'s conditions, with `r < R`, `p < P` and `k < steps`.
         if !self.first {
-            for (r, sums) in sums.iter_mut().enumerate() {
-                for (p, sum) in sums.iter_mut().enumerate() {
-                    *sum = unsafe { self.load_out(simd, r, p * LANES) };
+            for r in 0..R {
+                for p in 0..P {
+                    sums[r][p] =
+                        unsafe { simd.load(self.out.add(r * self.out_stride + p * LANES)) };
                 }
             }
         }
         for k in 0..self.steps {
-            let weights: [S::V; P] = std::array::from_fn(|p| unsafe {
-                W::load(simd, self.panel.add(p * self.panel_stride + k * LANES))
-            });
-            for (r, sums) in sums.iter_mut().enumerate() {
+            let mut weights = [simd.splat(0.0); P];
+            for p in 0..P {
+                let at = p * self.panel_stride + k * LANES;
+                weights[p] = unsafe { W::load(simd, self.panel.add(at)) };
+            }
+            for r in 0..R {
                 let a = simd.splat(unsafe { *self.a.add(r * self.a_stride + k) });
-                for (sum, &weight) in sums.iter_mut().zip(&weights) {
-                    *sum = simd.mul_add(a, weight, *sum);
+                for p in 0..P {
+                    sums[r][p] = simd.mul_add(a, weights[p], sums[r][p]);
                 }
             }
         }
-        for (r, sums) in sums.iter().enumerate() {
-            for (p, &sum) in sums.iter().enumerate() {
-                unsafe { self.store_out(simd, r, p * LANES, sum) };
+        for r in 0..R {
+            for p in 0..P {
+                unsafe { simd.store(sums[r][p], self.out.add(r * self.out_stride + p * LANES)) };
             }
         }
-    }
-
-    /// Applies `finish(row, column, value)` to the outputs. Apart from `multiply`, because an
-    /// activation beside it would push its sums out of the registers.
-    ///
-    /// # Safety
-    /// `rows` rows of `columns` floats are readable and writable at `out`.
-    #[inline(always)]
-    unsafe fn finish<S: Simd>(
-        &self,
-        simd: S,
-        rows: usize,
-        finish: impl Fn(usize, usize, S::V) -> S::V,
-    ) {
-        for r in 0..rows {
-            for c in (0..self.columns).step_by(LANES) {
-                // SAFETY: as this function's.
-                unsafe {
-                    let v = finish(r, c, self.load_out(simd, r, c));
-                    self.store_out(simd, r, c, v);
-                }
-            }
-        }
-    }
-
-    /// # Safety
-    /// Row `r` of `columns` floats is readable at `out`.
-    #[inline(always)]
-    unsafe fn load_out<S: Simd>(&self, simd: S, r: usize, c: usize) -> S::V {
-        // SAFETY: of the columns from `c` on no more than exist are read.
-        unsafe { load_upto(simd, self.columns - c, self.out.add(r * self.out_stride + c)) }
-    }
-
-    /// # Safety
-    /// Row `r` of `columns` floats is writable at `out`.
-    #[inline(always)]
-    unsafe fn store_out<S: Simd>(&self, simd: S, r: usize, c: usize, v: S::V) {
-        // SAFETY: of the columns from `c` on no more than exist are written.
-        unsafe { store_upto(simd, self.columns - c, v, self.out.add(r * self.out_stride + c)) }
     }
 }

@@ -3,9 +3,7 @@
 
 use std::arch::aarch64::*;
 
-use half::f16;
-
-use super::simd::{LANES, Simd};
+use super::simd::{LANES, Simd, half_to_float};
 
 /// NEON; always available on aarch64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,11 +35,10 @@ impl Simd for Neon {
 
     #[inline(always)]
     unsafe fn load_f16(self, from: *const u16) -> Self::V {
-        // The widening instruction is in base NEON, but Rust's intrinsic for it is not stable yet;
-        // `half` uses the instruction through inline assembly.
+        // Rust's intrinsic for the widening instruction is not stable yet.
         // SAFETY: see above.
         let bits = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
-        let floats = bits.map(|bits| f16::from_bits(bits).to_f32());
+        let floats = bits.map(half_to_float);
         // SAFETY: `floats` holds 16.
         unsafe { self.load(floats.as_ptr()) }
     }

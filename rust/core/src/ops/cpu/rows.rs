@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 
 use super::simd::{LANES, Simd, load_upto, store_upto};
 
@@ -22,32 +23,36 @@ pub(super) enum TableData<'a> {
 pub(super) fn add_table_row<S: Simd>(simd: S, table: TableData<'_>, row: usize, out: &mut [f32]) {
     let width = out.len();
     let here = row * width..(row + 1) * width;
-    match table {
-        TableData::Float32(data) => add_row(simd, &data[here], |x| x, 1.0, out),
-        TableData::Float16(data) => add_row(simd, &data[here], f16::to_f32, 1.0, out),
-        TableData::Int8(data, scales) => add_row(simd, &data[here], f32::from, scales[row], out),
-    }
-}
-
-#[inline(always)]
-fn add_row<S: Simd, W: Copy>(
-    simd: S,
-    row: &[W],
-    to_f32: impl Fn(W) -> f32,
-    scale: f32,
-    out: &mut [f32],
-) {
-    let scale = simd.splat(scale);
-    for (out, row) in out.chunks_mut(LANES).zip(row.chunks(LANES)) {
-        let mut floats = [0.0; LANES];
-        for (float, &element) in floats.iter_mut().zip(row) {
-            *float = to_f32(element);
-        }
-        // SAFETY: `floats` holds 16 floats, `out` the number of them that is named.
-        unsafe {
-            let sum = load_upto(simd, out.len(), out.as_ptr());
-            let sum = simd.mul_add(simd.load(floats.as_ptr()), scale, sum);
-            store_upto(simd, out.len(), sum, out.as_mut_ptr());
+    // The row as floats, a block at a time.
+    let mut floats = [0.0; 16 * LANES];
+    for (block, out) in out.chunks_mut(floats.len()).enumerate() {
+        let floats = &mut floats[..out.len()];
+        let from = block * 16 * LANES;
+        let scale = match table {
+            TableData::Float32(data) => {
+                floats.copy_from_slice(&data[here.clone()][from..][..out.len()]);
+                1.0
+            }
+            TableData::Float16(data) => {
+                data[here.clone()][from..][..out.len()].convert_to_f32_slice(floats);
+                1.0
+            }
+            TableData::Int8(data, scales) => {
+                for (float, &byte) in floats.iter_mut().zip(&data[here.clone()][from..]) {
+                    *float = f32::from(byte);
+                }
+                scales[row]
+            }
+        };
+        let scale = simd.splat(scale);
+        for (out, floats) in out.chunks_mut(LANES).zip(floats.chunks(LANES)) {
+            let n = out.len();
+            // SAFETY: both chunks hold `n` floats.
+            unsafe {
+                let sum = load_upto(simd, n, out.as_ptr());
+                let sum = simd.mul_add(load_upto(simd, n, floats.as_ptr()), scale, sum);
+                store_upto(simd, n, sum, out.as_mut_ptr());
+            }
         }
     }
 }
@@ -66,15 +71,8 @@ pub(super) fn layer_norm<S: Simd>(
 ) {
     assert!(x.len() == weight.len() && x.len() == bias.len(), "layer norm width");
     let n = x.len() as f32;
-    let mean = simd.splat(sum(simd, x, |v| v) / n);
-    let variance = sum(simd, x, |v| {
-        let d = simd.sub(v, mean);
-        simd.mul(d, d)
-    });
-    // The lanes past a ragged end are zeros, which the sum of squares has counted as (0 - mean)².
-    let padding = (x.len().next_multiple_of(LANES) - x.len()) as f32;
-    let mean_value = simd.largest(mean);
-    let variance = (variance - padding * mean_value * mean_value) / n;
+    let mean = simd.splat(sum_of_powers::<S, 1>(simd, x, simd.splat(0.0)) / n);
+    let variance = sum_of_powers::<S, 2>(simd, x, mean) / n;
     let scale = simd.splat(1.0 / (variance + epsilon).sqrt());
     for ((x, weight), bias) in x.chunks_mut(LANES).zip(weight.chunks(LANES)).zip(bias.chunks(LANES))
     {
@@ -90,13 +88,17 @@ pub(super) fn layer_norm<S: Simd>(
     }
 }
 
-/// Σ f(x)
+/// Σ (x - mean)ᴾ for P = 1 or 2.
 #[inline(always)]
-fn sum<S: Simd>(simd: S, x: &[f32], f: impl Fn(S::V) -> S::V) -> f32 {
+fn sum_of_powers<S: Simd, const P: usize>(simd: S, x: &[f32], mean: S::V) -> f32 {
+    let whole = x.len() / LANES * LANES;
     let mut sums = simd.splat(0.0);
-    for chunk in x.chunks(LANES) {
-        // SAFETY: the chunk holds as many floats as are named.
-        sums = simd.add(sums, f(unsafe { load_upto(simd, chunk.len(), chunk.as_ptr()) }));
+    for chunk in x[..whole].chunks_exact(LANES) {
+        // SAFETY: the chunk holds 16 floats.
+        let d = simd.sub(unsafe { simd.load(chunk.as_ptr()) }, mean);
+        sums = if P == 1 { simd.add(sums, d) } else { simd.mul_add(d, d, sums) };
     }
-    simd.sum(sums)
+    let mean = simd.largest(mean);
+    let rest: f32 = x[whole..].iter().map(|x| (x - mean).powi(P as i32)).sum();
+    simd.sum(sums) + rest
 }

@@ -2,9 +2,7 @@
 //! what runs where there is none of them.
 #![allow(unsafe_code)]
 
-use half::f16;
-
-use super::simd::{LANES, Simd};
+use super::simd::{LANES, Simd, half_to_float};
 
 /// Plain Rust; always available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +33,7 @@ impl Simd for Scalar {
     unsafe fn load_f16(self, from: *const u16) -> Self::V {
         // SAFETY: the caller vouches for 16 readable half floats.
         let bits = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
-        bits.map(|bits| f16::from_bits(bits).to_f32())
+        bits.map(half_to_float)
     }
 
     #[inline(always)]
@@ -90,7 +88,9 @@ impl Simd for Scalar {
 
     #[inline(always)]
     fn round(self, v: Self::V) -> Self::V {
-        v.map(f32::round_ties_even)
+        // Numbers of this size have no places after the point; `round_ties_even` is a library call.
+        const MAGIC: f32 = 12_582_912.0;
+        v.map(|x| (x + MAGIC) - MAGIC)
     }
 
     #[inline(always)]

@@ -42,7 +42,7 @@ pub(super) trait Simd: Copy {
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, rounded once where the processor can.
     fn mul_add(self, a: Self::V, b: Self::V, c: Self::V) -> Self::V;
-    /// To the nearest integer.
+    /// To the nearest integer, for |v| < 2²².
     fn round(self, v: Self::V) -> Self::V;
     /// 2ⁿ for whole numbers n in -126..=127.
     fn exp2_of_integer(self, n: Self::V) -> Self::V;
@@ -84,4 +84,17 @@ pub(super) unsafe fn store_upto<S: Simd>(simd: S, n: usize, v: S::V, to: *mut f3
         simd.store(v, lanes.as_mut_ptr());
         std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, n);
     }
+}
+
+/// The value of an IEEE half-precision number, in arithmetic that compilers vectorise.
+#[inline(always)]
+pub(super) fn half_to_float(bits: u16) -> f32 {
+    /// Makes up for the difference between the two exponents' biases; exact, also for subnormals.
+    const TWO_TO_112: f32 = 5.192_297e33;
+    let bits = u32::from(bits);
+    let magnitude = (bits & 0x7fff) << 13;
+    let finite = (f32::from_bits(magnitude) * TWO_TO_112).to_bits();
+    let is_finite = bits & 0x7c00 != 0x7c00;
+    let magnitude = if is_finite { finite } else { magnitude | 0x7f80_0000 };
+    f32::from_bits(magnitude | (bits & 0x8000) << 16)
 }

@@ -283,6 +283,15 @@ fn activated(isa: Isa, kind: Activation, x: &[f32]) -> Vec<f32> {
 }
 
 #[test]
+fn half_precision_numbers_are_read_exactly() {
+    for bits in 0..=u16::MAX {
+        let expected = f16::from_bits(bits).to_f32_const();
+        let found = super::simd::half_to_float(bits);
+        assert!(found == expected || (found.is_nan() && expected.is_nan()), "{bits:#x}: {found}");
+    }
+}
+
+#[test]
 fn activations_are_exact_to_a_millionth() {
     let x: Vec<f32> = (-120_000..=120_000).map(|i| i as f32 / 10_000.0).collect();
     for isa in Isa::available() {
