@@ -51,6 +51,7 @@ def find(
     local_files_only: bool = False,
     token: str | bool | None = None,
     revision: str | None = None,
+    search_home: bool = True,
 ) -> Path:
     """The folder or file of a model.
 
@@ -60,6 +61,7 @@ def find(
         token: Access token for the hub.
         revision: Branch, tag or commit on the hub. Models in `ARROWEMBED_HOME` and in packages have
             none, so they are passed over when it is given.
+        search_home: Whether `ARROWEMBED_HOME` is looked into.
 
     Raises:
         ModelNotFoundError: Nowhere; the message lists the places and what would help.
@@ -74,7 +76,7 @@ def find(
             f"no model at {given!r}\n  {looked[0]}\n"
             "pass the folder of a converted or a Hugging Face model, or a model's name"
         )
-    for place, candidate in _local_candidates(given, revision):
+    for place, candidate in _local_candidates(given, revision, search_home=search_home):
         if is_model(candidate):
             return candidate
         looked.append(f"{place} {candidate}: {_why_no_model(candidate)}")
@@ -168,11 +170,13 @@ def _remedy(name: str) -> str:
     return f"bring it: arrowembed pull {name} (needs the network), or give a model folder's path"
 
 
-def _local_candidates(name: str, revision: str | None) -> Iterator[tuple[str, Path]]:
-    if revision is None:
+def _local_candidates(
+    name: str, revision: str | None, *, search_home: bool
+) -> Iterator[tuple[str, Path]]:
+    if revision is None and search_home:
         yield "ARROWEMBED_HOME", home_path(name)
-        if (path := _package_folder(short_name(name))) is not None:
-            yield "package", path
+    if revision is None and (path := _package_folder(short_name(name))) is not None:
+        yield "package", path
     yield "Hugging Face cache", _snapshot(repo_id(name), revision or "main")
 
 
