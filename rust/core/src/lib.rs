@@ -2,12 +2,22 @@
 //!
 //! A model is a file, an engine is a few kernels over that file.
 
+pub(crate) mod cache;
 pub(crate) mod error;
 pub(crate) mod metadata;
 pub(crate) mod models;
 pub(crate) mod ops;
 pub(crate) mod plan;
 pub(crate) mod pool;
+pub(crate) mod precision;
+pub(crate) mod process;
+pub(crate) mod threads;
+pub(crate) mod tokenize;
 pub(crate) mod weights;
 
+pub use cache::{CacheInfo, CacheLimits};
 pub use error::{Error, Result};
+pub use pool::{Normalize, Pooling};
+pub use precision::{Precision, Quantized, Ranges, quantize};
+pub use threads::{Monitor, num_threads, set_num_threads};
+pub use tokenize::Tokens;

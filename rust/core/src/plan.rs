@@ -1,4 +1,13 @@
 //! From texts' lengths to micro-batches under a token budget.
+//!
+//! Sequences are not padded, so a micro-batch needs no texts of equal length; it is only as large as
+//! keeps the kernels busy and the activations in the cache. The longest texts go first, so that no
+//! long one is left for the end while the other threads are idle.
+
+use crate::tokenize::Tokens;
+
+/// Tokens in a micro-batch, unless one text alone has more.
+pub(crate) const TOKEN_BUDGET: usize = 128;
 
 /// Sequences laid one after the other, without padding.
 ///
@@ -14,4 +23,91 @@ pub struct MicroBatch {
     pub positions: Vec<u32>,
     /// Where each sequence starts.
     pub offsets: Vec<usize>,
+}
+
+impl MicroBatch {
+    /// Lays sequences one after the other.
+    pub(crate) fn new<'a>(sequences: impl IntoIterator<Item = &'a Tokens>) -> Self {
+        let mut batch = Self { offsets: vec![0], ..Self::default() };
+        for tokens in sequences {
+            batch.ids.extend_from_slice(&tokens.ids);
+            batch.type_ids.extend_from_slice(&tokens.type_ids);
+            batch.positions.extend(0..tokens.ids.len() as u32);
+            batch.offsets.push(batch.ids.len());
+        }
+        batch
+    }
+}
+
+/// Groups texts, given by their lengths in tokens, into micro-batches of positions.
+///
+/// A micro-batch has at most `budget` tokens, unless it is one text alone, and at most `max_texts`
+/// texts. Every text of at least one token is in exactly one micro-batch; one without tokens has
+/// nothing to compute and is in none.
+pub(crate) fn plan(lengths: &[usize], budget: usize, max_texts: usize) -> Vec<Vec<usize>> {
+    let mut order: Vec<usize> = (0..lengths.len()).filter(|&i| lengths[i] > 0).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(lengths[i]));
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    let mut tokens = 0;
+    for i in order {
+        match batches.last_mut() {
+            Some(batch) if batch.len() < max_texts && tokens + lengths[i] <= budget => {
+                batch.push(i);
+                tokens += lengths[i];
+            }
+            _ => {
+                batches.push(vec![i]);
+                tokens = lengths[i];
+            }
+        }
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn micro_batches_keep_the_budget_and_hold_every_text_once(
+            lengths in prop::collection::vec(0_usize..300, 0..200),
+            budget in 1_usize..256,
+            max_texts in 1_usize..20,
+        ) {
+            let batches = plan(&lengths, budget, max_texts);
+            for batch in &batches {
+                let tokens: usize = batch.iter().map(|&i| lengths[i]).sum();
+                prop_assert!(batch.len() == 1 || (tokens <= budget && batch.len() <= max_texts));
+            }
+            let planned: Vec<usize> = batches.concat();
+            prop_assert!(planned.iter().map(|&i| lengths[i]).rev().is_sorted());
+            let mut texts = planned;
+            texts.sort_unstable();
+            let with_tokens: Vec<usize> =
+                (0..lengths.len()).filter(|&i| lengths[i] > 0).collect();
+            prop_assert_eq!(texts, with_tokens);
+        }
+    }
+
+    #[test]
+    fn a_micro_batch_says_where_each_sequence_starts() {
+        let tokens = |ids: &[u32]| Tokens {
+            ids: ids.to_vec(),
+            type_ids: vec![0; ids.len()],
+            full_length: ids.len(),
+        };
+        let batch = MicroBatch::new([&tokens(&[101, 7592, 102]), &tokens(&[101, 102])]);
+        assert_eq!(
+            batch,
+            MicroBatch {
+                ids: vec![101, 7592, 102, 101, 102],
+                type_ids: vec![0; 5],
+                positions: vec![0, 1, 2, 0, 1],
+                offsets: vec![0, 3, 5],
+            }
+        );
+    }
 }

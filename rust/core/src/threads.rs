@@ -1,0 +1,283 @@
+//! The one place that decides how many threads compute, and the pool that they form.
+//!
+//! All engines of a process share one pool and all compute runs on its workers, so that neither many
+//! engines nor many calling threads put more threads to work than were asked for.
+
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::error::{Error, Result};
+use crate::process::PerProcess;
+
+/// The environment variable that sets the number of threads.
+const VARIABLE: &str = "ARROWEMBED_NUM_THREADS";
+
+/// More than any machine has; keeps a slip from starting a million threads.
+const MOST_THREADS: usize = 1024;
+
+/// How long a call computes before it asks its monitor again.
+const MONITOR_INTERVAL: Duration = Duration::from_millis(40);
+
+/// The number of threads; 0 until it is first needed or set. A forked child inherits it.
+static NUM_THREADS: AtomicUsize = AtomicUsize::new(0);
+
+static POOL: PerProcess<Mutex<Option<Arc<ThreadPool>>>> = PerProcess::new();
+
+/// Asked now and then by a running call, with the number of texts finished so far, whether to go on.
+///
+/// It runs on the calling thread, at least every 50 ms.
+pub type Monitor<'a> = &'a mut dyn FnMut(usize) -> ControlFlow<()>;
+
+/// Sets how many threads compute, for all engines of this process, from the next call on.
+///
+/// ```
+/// arrowembed::set_num_threads(2)?;
+/// assert_eq!(arrowembed::num_threads()?, 2);
+/// # Ok::<(), arrowembed::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::InvalidArgument`] unless it is between 1 and 1024.
+pub fn set_num_threads(num_threads: usize) -> Result<()> {
+    if !(1..=MOST_THREADS).contains(&num_threads) {
+        return Err(Error::argument(
+            "num_threads",
+            format!("is {num_threads}, allowed are 1 to {MOST_THREADS}"),
+        ));
+    }
+    NUM_THREADS.store(num_threads, Ordering::Relaxed);
+    Ok(())
+}
+
+/// How many threads compute: what [`set_num_threads`] said, else the environment variable
+/// `ARROWEMBED_NUM_THREADS`, else what the machine grants this process (affinity and container quotas
+/// included).
+///
+/// ```
+/// assert!(arrowembed::num_threads()? >= 1);
+/// # Ok::<(), arrowembed::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::InvalidArgument`] if the environment variable is not a number between 1 and 1024.
+pub fn num_threads() -> Result<usize> {
+    let chosen = NUM_THREADS.load(Ordering::Relaxed);
+    if chosen > 0 {
+        return Ok(chosen);
+    }
+    let default = match std::env::var_os(VARIABLE) {
+        Some(value) if !value.is_empty() => parse_variable(&value.to_string_lossy())?,
+        _ => std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS),
+    };
+    // Another thread may have set the number meanwhile; then that one holds.
+    match NUM_THREADS.compare_exchange(0, default, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => Ok(default),
+        Err(chosen) => Ok(chosen),
+    }
+}
+
+fn parse_variable(value: &str) -> Result<usize> {
+    value.trim().parse().ok().filter(|n| (1..=MOST_THREADS).contains(n)).ok_or_else(|| {
+        Error::argument(VARIABLE, format!("is {value:?}, allowed are 1 to {MOST_THREADS}"))
+    })
+}
+
+/// This process's pool, with the number of threads that is set now.
+fn pool() -> Result<Arc<ThreadPool>> {
+    let threads = num_threads()?;
+    let mut slot =
+        POOL.get_or_init(|| Mutex::new(None)).lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(pool) = slot.as_ref().filter(|pool| pool.current_num_threads() == threads) {
+        return Ok(Arc::clone(pool));
+    }
+    let pool = ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .thread_name(|i| format!("arrowembed-{i}"))
+        .build()
+        .map_err(|e| Error::OutOfMemory { reason: format!("starting {threads} threads: {e}") })?;
+    let pool = Arc::new(pool);
+    // Calls that still run keep the old pool alive until they end.
+    *slot = Some(Arc::clone(&pool));
+    Ok(pool)
+}
+
+/// Does `work` on every job on the pool's workers, in no particular order.
+///
+/// `work` returns how many texts it finished, the sum of which the monitor sees. The first error, or
+/// the monitor's `Break` as [`Error::Interrupted`], ends the call once the jobs under way have ended;
+/// the others are not begun. A panic in `work` goes on in the caller.
+///
+/// Jobs are handed out a few at a time and no worker is kept, so that a short call beside a long one
+/// waits for a few jobs and not for the whole call.
+pub(crate) fn for_each<J: Send>(
+    jobs: impl IntoIterator<Item = J>,
+    mut monitor: Option<Monitor<'_>>,
+    work: impl Fn(J) -> Result<usize> + Sync,
+) -> Result<()> {
+    let pool = pool()?;
+    // One job under way and one waiting for each worker.
+    let window = 2 * pool.current_num_threads();
+    let (sender, receiver) = channel();
+    let stopped = AtomicBool::new(false);
+    let (stopped, work) = (&stopped, &work);
+    let mut jobs = jobs.into_iter();
+    pool.in_place_scope(|scope| {
+        // However this closure ends, also by a panic of the monitor, waiting jobs are dropped.
+        let _stop = StopOnDrop(stopped);
+        let mut under_way = 0;
+        let mut finished = 0;
+        let mut asked = Instant::now();
+        loop {
+            while under_way < window
+                && let Some(job) = jobs.next()
+            {
+                let sender = sender.clone();
+                scope.spawn(move |_| {
+                    if !stopped.load(Ordering::Relaxed) {
+                        let result = catch_unwind(AssertUnwindSafe(|| work(job)));
+                        // The receiver is gone only where the result no longer matters.
+                        let _ = sender.send(result);
+                    }
+                });
+                under_way += 1;
+            }
+            if under_way == 0 {
+                return Ok(());
+            }
+            let result = match &mut monitor {
+                None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(monitor) => {
+                    if asked.elapsed() >= MONITOR_INTERVAL {
+                        asked = Instant::now();
+                        if monitor(finished).is_break() {
+                            return Err(Error::Interrupted);
+                        }
+                    }
+                    receiver.recv_timeout(MONITOR_INTERVAL)
+                }
+            };
+            match result {
+                Ok(Ok(texts)) => {
+                    finished += texts?;
+                    under_way -= 1;
+                }
+                Ok(Err(panic)) => resume_unwind(panic),
+                Err(_) => {}
+            }
+        }
+    })
+}
+
+/// Tells jobs that have not begun that nobody waits for them.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_job_is_done_once() {
+        let done: Vec<_> = (0..1000).map(|_| AtomicUsize::new(0)).collect();
+        for_each(&done, None, |count| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok(1)
+        })
+        .unwrap();
+        assert!(done.iter().all(|count| count.load(Ordering::Relaxed) == 1));
+    }
+
+    #[test]
+    fn the_first_error_ends_the_call() {
+        let begun = AtomicUsize::new(0);
+        let result = for_each(0..1_000_000, None, |i| {
+            begun.fetch_add(1, Ordering::Relaxed);
+            if i == 10 { Err(Error::NonFinite { index: i }) } else { Ok(1) }
+        });
+        assert!(matches!(result, Err(Error::NonFinite { index: 10 })));
+        assert!(begun.load(Ordering::Relaxed) < 10_000);
+    }
+
+    #[test]
+    fn the_monitor_sees_progress_and_can_stop_the_call() {
+        let mut seen = Vec::new();
+        let mut monitor = |finished| {
+            seen.push(finished);
+            if seen.len() == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
+        let result = for_each(0..1_000_000, Some(&mut monitor), |_| {
+            std::thread::sleep(Duration::from_millis(1));
+            Ok(1)
+        });
+        assert!(matches!(result, Err(Error::Interrupted)));
+        assert_eq!(seen.len(), 3);
+        assert!(seen.is_sorted() && seen[0] > 0 && seen[2] < 1_000_000, "{seen:?}");
+    }
+
+    #[test]
+    fn a_panic_reaches_the_caller_and_leaves_the_pool_usable() {
+        let panic = catch_unwind(|| {
+            for_each(0..100, None, |i| if i == 50 { std::panic::panic_any("fifty") } else { Ok(1) })
+        })
+        .unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"fifty"));
+
+        let mut monitor = |_| std::panic::panic_any("monitor");
+        let panic = catch_unwind(AssertUnwindSafe(|| {
+            for_each(0..100, Some(&mut monitor), |_| {
+                std::thread::sleep(MONITOR_INTERVAL);
+                Ok(1)
+            })
+        }))
+        .unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&"monitor"));
+
+        for_each(0..100, None, |_| Ok(1)).unwrap();
+    }
+
+    #[test]
+    fn a_short_call_is_not_kept_waiting_by_a_long_one() {
+        let long_is_done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let (started, wait) = channel();
+            let long_is_done = &long_is_done;
+            scope.spawn(move || {
+                for_each(0..2000, None, |_| {
+                    let _ = started.send(());
+                    std::thread::sleep(Duration::from_millis(1));
+                    Ok(1)
+                })
+                .unwrap();
+                long_is_done.store(true, Ordering::Relaxed);
+            });
+            wait.recv().unwrap();
+            for_each(0..1, None, |_| Ok(1)).unwrap();
+            assert!(!long_is_done.load(Ordering::Relaxed));
+        });
+    }
+
+    #[test]
+    fn a_worker_of_another_pool_may_call() {
+        let other = ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        other.install(|| for_each(0..100, None, |_| Ok(1))).unwrap();
+    }
+
+    #[test]
+    fn the_variable_is_a_number_in_range() {
+        assert_eq!(parse_variable(" 4 ").unwrap(), 4);
+        for bad in ["0", "-1", "four", "1025"] {
+            assert_eq!(parse_variable(bad).unwrap_err().code(), "invalid_argument", "{bad}");
+        }
+    }
+}
