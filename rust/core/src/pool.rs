@@ -57,7 +57,9 @@ impl Pooling {
                 for token in counted.chunks_exact(width) {
                     for (out, &value) in out.iter_mut().zip(token) {
                         // Keeps a NaN, which `f32::max` would lose.
-                        *out = if value <= *out { *out } else { value };
+                        if value > *out || value.is_nan() {
+                            *out = value;
+                        }
                     }
                 }
             }
@@ -75,9 +77,9 @@ fn mean_by(tokens: &[f32], width: usize, out: &mut [f32], divisor: impl Fn(f64) 
             *sum += f64::from(value);
         }
     }
-    let scale = 1.0 / divisor(((tokens.len() / width) as f64).max(1.0));
+    let divisor = divisor(((tokens.len() / width) as f64).max(1.0));
     for (out, sum) in out.iter_mut().zip(sums) {
-        *out = (sum * scale) as f32;
+        *out = (sum / divisor) as f32;
     }
 }
 
@@ -198,8 +200,8 @@ mod tests {
         assert_eq!(pooled(Pooling::Mean, 0), [3.0, 1.0]);
         assert_eq!(pooled(Pooling::Cls, 0), [1.0, -4.0]);
         assert_eq!(pooled(Pooling::Max, 0), [6.0, 5.0]);
-        let root = 3.0_f32.sqrt();
-        assert_eq!(pooled(Pooling::MeanSqrt, 0), [9.0 / root, 3.0 / root]);
+        let root = 3.0_f64.sqrt();
+        assert_eq!(pooled(Pooling::MeanSqrt, 0), [(9.0 / root) as f32, (3.0 / root) as f32]);
         assert_eq!(pooled(Pooling::Last, 0), [6.0, 2.0]);
     }
 
