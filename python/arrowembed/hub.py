@@ -18,15 +18,23 @@ NEEDED_FILES = (
     "[0-9]_*/config.json",
     "[0-9]_*/model.safetensors",
 )
-"""What a model is made of; nothing else of a repository is fetched, and no pickled weights."""
+"""What a model is made of; nothing else of a repository is fetched."""
+
+PICKLED_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+"""Weights that only a conversion reads, and only where there are no others."""
 
 
 def download(
-    repo_id: str, *, token: str | bool | None = None, revision: str | None = None
+    repo_id: str,
+    *,
+    token: str | bool | None = None,
+    revision: str | None = None,
+    pickled: bool = False,
 ) -> tuple[Path | None, str]:
     """Fetches a model into the Hugging Face cache.
 
-    `HF_ENDPOINT`, `HF_HOME` and the stored login are honoured, as huggingface_hub does.
+    `HF_ENDPOINT`, `HF_HOME` and the stored login are honoured, as huggingface_hub does. `pickled`
+    takes torch's own weights where there are no others.
 
     Returns:
         Its folder, or None and the reason why there is none.
@@ -38,21 +46,29 @@ def download(
         from huggingface_hub import errors, snapshot_download  # noqa: PLC0415 - optional, slow
     except ModuleNotFoundError:
         return None, 'not asked, that needs huggingface_hub: pip install "arrowembed[hub]"'
-    try:
-        folder = Path(
+
+    def fetch(patterns: tuple[str, ...]) -> Path:
+        return Path(
             snapshot_download(
-                repo_id, revision=revision, token=token, allow_patterns=list(NEEDED_FILES)
+                repo_id, revision=revision, token=token, allow_patterns=list(patterns)
             )
         )
+
+    try:
+        folder = fetch(NEEDED_FILES)
+        found = any(folder.glob("model*.safetensors"))
+        if pickled and not found:
+            folder = fetch((*NEEDED_FILES, *PICKLED_WEIGHTS))
+            found = any(folder.glob("pytorch_model*.bin"))
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         return None, _why_refused(error, revision)
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         return None, f"could not be reached ({_first_line(error)})"
     except (errors.HfHubHTTPError, OSError) as error:
         raise ModelIOError(f"fetching {repo_id} from the hub: {_first_line(error)}") from error
-    if not any(folder.glob("model*.safetensors")):
-        return None, "has no model.safetensors; other forms of weights are not read"
-    return folder, ""
+    if found:
+        return folder, ""
+    return None, "has no model.safetensors; other forms of weights are not read"
 
 
 def _why_refused(error: Exception, revision: str | None) -> str:

@@ -32,6 +32,7 @@ _ENTRY_POINTS = "arrowembed.models"
 """Entry-point group by which any package can offer models: `NAME = "package:folder"`."""
 
 _MODEL_FILES = ("model.arrow", "model.parquet", "model.safetensors", "model.safetensors.index.json")
+PICKLED_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 _MODEL_SUFFIXES = (".arrow", ".parquet", ".safetensors", ".gguf")
 
 
@@ -52,6 +53,7 @@ def find(
     token: str | bool | None = None,
     revision: str | None = None,
     search_home: bool = True,
+    pickled: bool = False,
 ) -> Path:
     """The folder or file of a model.
 
@@ -62,13 +64,14 @@ def find(
         revision: Branch, tag or commit on the hub. Models in `ARROWEMBED_HOME` and in packages have
             none, so they are passed over when it is given.
         search_home: Whether `ARROWEMBED_HOME` is looked into.
+        pickled: Whether weights pickled by torch will do where there are no others.
 
     Raises:
         ModelNotFoundError: Nowhere; the message lists the places and what would help.
     """
     given = os.fspath(name_or_path)
     path = Path(given).expanduser()
-    if is_model(path):
+    if is_model(path, pickled=pickled):
         return path.absolute()
     looked = [f"{path.absolute()}: {_why_no_model(path)}"]
     if not _NAME.fullmatch(given) or given.endswith(_MODEL_SUFFIXES):
@@ -77,7 +80,7 @@ def find(
             "pass the folder of a converted or a Hugging Face model, or a model's name"
         )
     for place, candidate in _local_candidates(given, revision, search_home=search_home):
-        if is_model(candidate):
+        if is_model(candidate, pickled=pickled):
             return candidate
         looked.append(f"{place} {candidate}: {_why_no_model(candidate)}")
     looked.append("installed packages: none carries it")
@@ -86,7 +89,9 @@ def find(
     else:
         from arrowembed import hub  # noqa: PLC0415 - only needed for the network
 
-        found, reason = hub.download(repo_id(given), token=token, revision=revision)
+        found, reason = hub.download(
+            repo_id(given), token=token, revision=revision, pickled=pickled
+        )
         if found is not None:
             return found
         looked.append(f"hub {repo_id(given)}: {reason}")
@@ -97,7 +102,7 @@ def find(
 def list_models() -> list[FoundModel]:
     """All models that can be opened by name without the network."""
     found: dict[str, FoundModel] = {}
-    for model in (*_in_home(), *_in_packages(), *_in_hugging_face_cache()):
+    for model in (*_in_home(), *in_packages(), *_in_hugging_face_cache()):
         found.setdefault(model.name, model)
     return sorted(found.values(), key=lambda model: model.name.lower())
 
@@ -146,10 +151,11 @@ def short_name(name: str) -> str:
     return name.removeprefix(f"{ORGANISATION}/")
 
 
-def is_model(path: Path) -> bool:
-    """Whether `path` is a model file, or a folder with one."""
+def is_model(path: Path, *, pickled: bool = False) -> bool:
+    """Whether `path` is a model file, or a folder with one; `pickled` counts torch's own, too."""
     if path.is_dir():
-        return any((path / file).is_file() for file in _MODEL_FILES)
+        files = _MODEL_FILES + (PICKLED_FILES if pickled else ())
+        return any((path / file).is_file() for file in files)
     return path.is_file()
 
 
@@ -238,7 +244,8 @@ def _in_home() -> Iterator[FoundModel]:
             yield FoundModel(path.relative_to(root).as_posix(), "home", path)
 
 
-def _in_packages() -> Iterator[FoundModel]:
+def in_packages() -> Iterator[FoundModel]:
+    """The models that installed packages carry."""
     known = {name: _inside_package(*place) for name, place in _PACKAGES.items()}
     for name, path in {**known, **_entry_points()}.items():
         if path is not None and is_model(path):

@@ -284,13 +284,11 @@ def _read_pooling(folder: Path, path: str | None) -> str:
 
 
 def _max_seq_length(folder: Path, config: dict[str, Any], sentence_bert: dict[str, Any]) -> int:
-    """sentence-transformers' own limit; without one the smaller of the model's and tokenizer's."""
-    limit = sentence_bert.get("max_seq_length")
-    if limit is not None:
-        return int(limit)
+    """sentence-transformers' own limit, else the tokenizer's; never more than there are positions."""
     tokenizer = _read_json(folder / "tokenizer_config.json", optional=True)
     positions = config["max_position_embeddings"]
-    return int(min(positions, tokenizer.get("model_max_length", positions)))
+    limit = sentence_bert.get("max_seq_length") or tokenizer.get("model_max_length", positions)
+    return int(min(limit, positions))
 
 
 def _read_json(path: Path, optional: bool = False) -> dict[str, Any]:
