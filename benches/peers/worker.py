@@ -15,7 +15,7 @@ from typing import Any
 
 STARTED = time.perf_counter()
 
-type Encode = Callable[[list[str], int], Any]
+Encode = Callable[[list[str], int], Any]
 
 
 def arrowembed(model: str, threads: int) -> Encode:
