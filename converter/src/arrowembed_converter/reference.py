@@ -284,7 +284,7 @@ def _read_pooling(folder: Path, path: str | None) -> str:
 
 
 def _max_seq_length(folder: Path, config: dict[str, Any], sentence_bert: dict[str, Any]) -> int:
-    """sentence-transformers' own limit, else the tokenizer's; never more than there are positions."""
+    """sentence-transformers' limit, else the tokenizer's; never more than there are positions."""
     tokenizer = _read_json(folder / "tokenizer_config.json", optional=True)
     positions = config["max_position_embeddings"]
     limit = sentence_bert.get("max_seq_length") or tokenizer.get("model_max_length", positions)
