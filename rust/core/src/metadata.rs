@@ -1,11 +1,15 @@
 //! What a model file says about itself: the contents of `metadata.json`.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+use crate::models::dimensions;
 use crate::pool::{Normalize, Pooling};
 use crate::weights::DType;
+use crate::weights::embedded::check_version;
 
 /// Version of the model file format that this crate writes and reads.
 pub const FORMAT_VERSION: u32 = 1;
@@ -42,7 +46,7 @@ pub struct Metadata {
     /// Whether texts are lower-cased before tokenization.
     #[serde(default)]
     pub do_lower_case: bool,
-    /// Similarity function the model was trained for (`cosine`, `dot`, …).
+    /// Similarity function the model was trained for (`cosine`, `dot`, `euclidean` or `manhattan`).
     #[serde(default = "default_similarity")]
     pub similarity: String,
     /// The dtype that was asked for; single tensors may differ.
@@ -64,10 +68,72 @@ pub struct Source {
     pub sha256: String,
 }
 
+impl Metadata {
+    /// Parses and checks a `metadata.json`; `path` is for messages.
+    ///
+    /// # Errors
+    /// If it is not valid JSON, a field is missing or of the wrong type, the format is newer than
+    /// this crate, or a value is out of range.
+    pub(crate) fn parse(json: &str, path: &Path) -> Result<Self> {
+        let value: serde_json::Value = serde_json::from_str(json)
+            .map_err(|e| Error::invalid_file(path, format!("metadata: {e}")))?;
+        // Before the rest: a newer format may have other fields.
+        if let Some(version) = value.get("format_version").and_then(serde_json::Value::as_u64) {
+            check_version(path, u32::try_from(version).unwrap_or(u32::MAX))?;
+        }
+        let metadata: Self = serde_json::from_value(value)
+            .map_err(|e| Error::invalid_file(path, format!("metadata: {e}")))?;
+        metadata.check()?;
+        Ok(metadata)
+    }
+
+    /// The text of `metadata.json`.
+    pub(crate) fn to_json(&self) -> Result<String> {
+        serde_json::to_string_pretty(self).map_err(|e| Error::config("metadata", e.to_string()))
+    }
+
+    /// Checks what types cannot express.
+    pub(crate) fn check(&self) -> Result<()> {
+        let most = dimensions(&self.architecture, &self.config)?.max_position_embeddings;
+        if self.max_seq_length == 0 || self.max_seq_length > most {
+            let reason = format!("is {}, the model allows 1 to {most}", self.max_seq_length);
+            return Err(Error::config("max_seq_length", reason));
+        }
+        if let Normalize::P(p) = self.normalize
+            && !(p.is_finite() && p >= 1.0)
+        {
+            return Err(Error::config("normalize", format!("has p = {p}, the least is 1")));
+        }
+        if let Some(name) = &self.default_prompt_name
+            && !self.prompts.contains_key(name)
+        {
+            return Err(Error::config(
+                "default_prompt_name",
+                format!("is {name:?}, which is not among the prompts"),
+            ));
+        }
+        if !SIMILARITIES.contains(&self.similarity.as_str()) {
+            return Err(Error::config(
+                "similarity",
+                format!("is {:?}; known are {}", self.similarity, SIMILARITIES.join(", ")),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The similarity functions of sentence-transformers.
+const SIMILARITIES: [&str; 4] = ["cosine", "dot", "euclidean", "manhattan"];
+
 fn default_true() -> bool {
     true
 }
 
 fn default_similarity() -> String {
     "cosine".to_owned()
+}
+
+/// The name and version that this crate writes into files.
+pub(crate) fn tool() -> String {
+    concat!("arrowembed ", env!("CARGO_PKG_VERSION")).to_owned()
 }

@@ -1,15 +1,29 @@
 //! Named tensors, wherever they come from.
 //!
 //! A [`TensorSource`] hands out [`Tensor`]s that share its memory. [`arrow`] maps a model file;
-//! [`parquet`] and [`safetensors`] read the interchange forms; [`panels`] is the layout that the CPU
-//! kernels read; [`write`] makes model files.
+//! [`parquet`] and [`safetensors`] read the interchange forms; [`table`] is what Arrow and Parquet
+//! files have in common, [`embedded`] what they carry besides tensors. [`pack`] decides which tensors
+//! a model file holds, [`values`] converts their elements, [`panels`] is the layout that the CPU
+//! kernels read, and [`write`] makes model files.
 
+pub(crate) mod arrow;
+pub(crate) mod embedded;
+pub(crate) mod map;
+pub(crate) mod pack;
 pub(crate) mod panels;
+pub(crate) mod parquet;
+pub(crate) mod safetensors;
+pub(crate) mod table;
+pub(crate) mod values;
+pub(crate) mod write;
 
 use arrow_buffer::Buffer;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+
+#[cfg(target_endian = "big")]
+compile_error!("model files are little-endian and are used as they are in memory");
 
 /// Element type of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -44,6 +58,13 @@ impl DType {
             Self::Int8 => "int8",
         }
     }
+
+    /// The dtype of that name.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        [Self::Float32, Self::Float16, Self::BFloat16, Self::Int8]
+            .into_iter()
+            .find(|dtype| dtype.name() == name)
+    }
 }
 
 /// Order of a tensor's elements in memory.
@@ -65,6 +86,16 @@ impl Layout {
             Self::Panel16 => "panel16",
         }
     }
+
+    /// The layout of that name.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        [Self::RowMajor, Self::Panel16].into_iter().find(|layout| layout.name() == name)
+    }
+}
+
+/// Name of the tensor that holds the row scales of an int8 tensor.
+pub(crate) fn scale_name(name: &str) -> String {
+    format!("{name}.scale")
 }
 
 /// A named tensor that shares the memory of the source it came from.

@@ -7,3 +7,83 @@
 
 /// Output features in a panel.
 pub const WIDTH: usize = 16;
+
+/// Rearranges a row-major matrix into panels; the result is padded to whole panels.
+///
+/// A matrix with no input features has no elements, whatever its height.
+pub(crate) fn pack<T: Copy + Default>(rows: &[T], in_features: usize) -> Vec<T> {
+    if in_features == 0 {
+        return Vec::new();
+    }
+    let out_features = rows.len() / in_features;
+    let mut panels = vec![T::default(); out_features.next_multiple_of(WIDTH) * in_features];
+    for (panel, rows) in
+        panels.chunks_exact_mut(WIDTH * in_features).zip(rows.chunks(WIDTH * in_features))
+    {
+        for (j, row) in rows.chunks_exact(in_features).enumerate() {
+            for (step, &weight) in panel.chunks_exact_mut(WIDTH).zip(row) {
+                step[j] = weight;
+            }
+        }
+    }
+    panels
+}
+
+/// The inverse of [`pack`]: `out_features` rows of `in_features` elements, without the padding.
+pub(crate) fn unpack<T: Copy + Default>(
+    panels: &[T],
+    out_features: usize,
+    in_features: usize,
+) -> Vec<T> {
+    if in_features == 0 {
+        return Vec::new();
+    }
+    let mut rows = vec![T::default(); out_features * in_features];
+    for (panel, rows) in
+        panels.chunks_exact(WIDTH * in_features).zip(rows.chunks_mut(WIDTH * in_features))
+    {
+        for (j, row) in rows.chunks_exact_mut(in_features).enumerate() {
+            for (step, weight) in panel.chunks_exact(WIDTH).zip(row) {
+                *weight = step[j];
+            }
+        }
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn an_element_stands_where_the_formula_says() {
+        let (out_features, in_features) = (21, 5);
+        let rows: Vec<f32> = (0..out_features * in_features).map(|i| i as f32).collect();
+        let panels = pack(&rows, in_features);
+        assert_eq!(panels.len(), 32 * in_features);
+        for o in 0..out_features {
+            for k in 0..in_features {
+                let at = (o / WIDTH * in_features + k) * WIDTH + o % WIDTH;
+                assert_eq!(panels[at], rows[o * in_features + k]);
+            }
+        }
+        let padding: f32 = (0..in_features)
+            .flat_map(|k| (5..WIDTH).map(move |j| (in_features + k) * WIDTH + j))
+            .map(|at| panels[at].abs())
+            .sum();
+        assert_eq!(padding, 0.0);
+    }
+
+    proptest! {
+        #[test]
+        fn unpacking_undoes_packing(out_features in 0_usize..70, in_features in 0_usize..40, seed: u64) {
+            let rows: Vec<u64> = (0..(out_features * in_features) as u64)
+                .map(|i| i.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ seed)
+                .collect();
+            let panels = pack(&rows, in_features);
+            prop_assert_eq!(unpack(&panels, out_features, in_features), rows);
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! From any model that can be read to a model folder.
+
+use std::fs::File;
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use sha2::{Digest, Sha256};
+use tokenizers::Tokenizer;
+
+use crate::error::{Error, Result};
+use crate::folder::FolderInTheMaking;
+use crate::hf::name_of;
+use crate::metadata::{FORMAT_VERSION, Metadata, Source, tool};
+use crate::open::{SourceModel, missing_tokenizer};
+use crate::weights::embedded::hex;
+use crate::weights::pack::{Planned, plan_packed, plan_row_major};
+use crate::weights::write::{WeightsFile, WeightsWriter};
+use crate::weights::{DType, TensorSource};
+
+/// How a model is converted.
+///
+/// ```
+/// use arrowembed::{ConvertOptions, DType};
+///
+/// let options = ConvertOptions { dtype: DType::Int8, ..ConvertOptions::default() };
+/// assert_eq!(options.compression, "none".parse()?);
+/// # Ok::<(), arrowembed::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ConvertOptions {
+    /// What matrices and tables are stored in: float32, float16 or int8.
+    pub dtype: DType,
+    /// Packed for the CPU kernels, or as Hugging Face has it.
+    pub arrangement: Arrangement,
+    /// File format of the weights.
+    pub format: Format,
+    /// Compression of the weights. Compressed files cannot be mapped; they are unpacked when opened.
+    pub compression: Compression,
+    /// Name of the model; `None` keeps a model file's, or takes the target folder's.
+    pub name: Option<String>,
+}
+
+impl Default for ConvertOptions {
+    fn default() -> Self {
+        Self {
+            dtype: DType::Float16,
+            arrangement: Arrangement::Packed,
+            format: Format::Arrow,
+            compression: Compression::None,
+            name: None,
+        }
+    }
+}
+
+/// Which tensors a weights file holds, and in which order their elements are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrangement {
+    /// Those of the architecture, matrices stacked and in panels: what is mapped and computed with.
+    Packed,
+    /// Those of the source, under their names, row-major: for interchange.
+    RowMajor,
+}
+
+/// File format of a weights file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// Arrow IPC file, `model.arrow`.
+    Arrow,
+    /// Parquet, `model.parquet`.
+    Parquet,
+}
+
+impl Format {
+    fn file_name(self) -> &'static str {
+        match self {
+            Self::Arrow => "model.arrow",
+            Self::Parquet => "model.parquet",
+        }
+    }
+}
+
+/// Compression of a weights file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    /// None; an Arrow file can be mapped.
+    None,
+    /// LZ4: quick.
+    Lz4,
+    /// Zstandard: small.
+    Zstd,
+}
+
+macro_rules! from_str {
+    ($type:ident, $argument:literal, $($name:literal => $variant:ident),*) => {
+        impl FromStr for $type {
+            type Err = Error;
+
+            fn from_str(name: &str) -> Result<Self> {
+                match name {
+                    $($name => Ok(Self::$variant),)*
+                    _ => {
+                        let known = [$($name),*].join(", ");
+                        Err(Error::argument($argument, format!("is {name:?}; known are {known}")))
+                    }
+                }
+            }
+        }
+    };
+}
+
+from_str!(Arrangement, "layout", "packed" => Packed, "row_major" => RowMajor);
+from_str!(Format, "format", "arrow" => Arrow, "parquet" => Parquet);
+from_str!(Compression, "compression", "none" => None, "lz4" => Lz4, "zstd" => Zstd);
+from_str!(DType, "dtype", "float32" => Float32, "float16" => Float16, "int8" => Int8);
+
+/// What a conversion did.
+#[derive(Debug, Clone)]
+pub struct ConversionReport {
+    /// The weights file that was written.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Size of the source's weights.
+    pub source_bytes: u64,
+    /// SHA-256 of the source's weights, shards one after the other, in hexadecimal.
+    pub source_sha256: String,
+    /// The tensors in the order of the file.
+    pub tensors: Vec<TensorReport>,
+}
+
+/// How one tensor was converted.
+#[derive(Debug, Clone)]
+pub struct TensorReport {
+    /// Name in the file.
+    pub name: String,
+    /// Logical shape.
+    pub shape: Vec<usize>,
+    /// What it was stored as.
+    pub dtype: DType,
+    /// Order of its elements, `row_major` or `panel16`.
+    pub layout: &'static str,
+    /// Euclidean norm of the rounding error over that of the tensor.
+    pub relative_error: f64,
+    /// Why it was stored in float32 against the dtype asked for.
+    pub fallback: Option<String>,
+}
+
+/// Writes the model folder `target` from a Hugging Face folder, a model folder or a model file.
+///
+/// The folder is made beside the target under another name and renamed at the end, so that a target
+/// is either whole or not there. A model folder that is there already is replaced; anything else
+/// there is left alone and refused. Files that are mapped while they are replaced stay as they were.
+///
+/// `progress` hears of tensors done and tensors in all; on `Break` nothing is left behind.
+///
+/// ```
+/// # fn main() -> arrowembed::Result<()> {
+/// # let parent = tempfile::tempdir().unwrap();
+/// # let source = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/hf/bert"));
+/// # let target = parent.path().join("bert");
+/// use std::ops::ControlFlow;
+///
+/// use arrowembed::{ConvertOptions, convert, verify};
+///
+/// let report = convert(source, &target, &ConvertOptions::default(), &mut |done, total| {
+///     eprintln!("{done} of {total}");
+///     ControlFlow::Continue(())
+/// })?;
+/// assert!(report.bytes < report.source_bytes);
+/// assert!(verify(&target, &mut |_, _| ControlFlow::Continue(()))? > 0);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// If the source cannot be read or is unsupported, a weight is not finite, the target is in the way
+/// or cannot be written, or [`Error::Interrupted`] on `Break`.
+pub fn convert(
+    source: &Path,
+    target: &Path,
+    options: &ConvertOptions,
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<ConversionReport> {
+    if options.dtype == DType::BFloat16 {
+        return Err(Error::argument("dtype", "is bfloat16; known are float32, float16, int8"));
+    }
+    // First of all: nothing is computed for a target that cannot be written.
+    let folder = FolderInTheMaking::new(target)?;
+    let SourceModel { mut metadata, weights, files, tokenizer_folder } = SourceModel::open(source)?;
+    let weights = weights.source();
+    let planned = match options.arrangement {
+        Arrangement::Packed => plan_packed(&metadata.architecture, &metadata.config, weights)?,
+        Arrangement::RowMajor => plan_row_major(weights),
+    };
+
+    let (source_bytes, source_sha256) = digest(&files)?;
+    let origin = files.first().map_or(source, PathBuf::as_path);
+    metadata.format_version = FORMAT_VERSION;
+    metadata.dtype = options.dtype;
+    metadata.tool = tool();
+    metadata.source = Some(Source {
+        file: origin.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        sha256: source_sha256.clone(),
+    });
+    if let Some(name) = &options.name {
+        metadata.name.clone_from(name);
+    } else if origin.extension().is_some_and(|extension| extension == "safetensors") {
+        metadata.name = name_of(target);
+    }
+
+    copy_tokenizer(&tokenizer_folder, &folder)?;
+    folder.write("metadata.json", metadata.to_json()?.as_bytes())?;
+    let path = folder.path().join(options.format.file_name());
+    let target_file = WeightsFile {
+        file: File::create_new(&path).map_err(Error::io(&path))?,
+        path: &path,
+        format: options.format,
+        compression: options.compression,
+    };
+    let (file, tensors) = write_weights(
+        target_file,
+        &metadata,
+        weights,
+        origin,
+        &planned,
+        Some(options.dtype),
+        progress,
+    )?;
+    let bytes = file.metadata().map_err(Error::io(&path))?.len();
+    drop(file);
+    folder.finish()?;
+    Ok(ConversionReport {
+        path: target.join(options.format.file_name()),
+        bytes,
+        source_bytes,
+        source_sha256,
+        tensors,
+    })
+}
+
+/// Compares every tensor of a model folder or model file with its checksum and returns how many there
+/// are; see [`convert`] for an example.
+///
+/// # Errors
+/// [`Error::ChecksumMismatch`] for the first tensor that differs, [`Error::InvalidFile`] if there
+/// are no checksums or the file is damaged, [`Error::Interrupted`] if `progress` breaks.
+pub fn verify(
+    path: &Path,
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<usize> {
+    SourceModel::open(path)?.verify(progress)
+}
+
+/// Packs and writes tensors one at a time, and brings the file to the disk.
+pub(crate) fn write_weights(
+    target: WeightsFile<'_>,
+    metadata: &Metadata,
+    source: &dyn TensorSource,
+    origin: &Path,
+    planned: &[Planned],
+    dtype: Option<DType>,
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<(File, Vec<TensorReport>)> {
+    let mut writer = WeightsWriter::new(target, metadata)?;
+    let mut reports = Vec::with_capacity(planned.len());
+    for (done, plan) in planned.iter().enumerate() {
+        if progress(done, planned.len()).is_break() {
+            return Err(Error::Interrupted);
+        }
+        let packed = plan.pack(source, dtype, origin)?;
+        writer.write(&packed.tensor)?;
+        if let Some(scales) = &packed.scales {
+            writer.write(scales)?;
+        }
+        reports.push(TensorReport {
+            name: packed.tensor.name,
+            shape: packed.tensor.shape,
+            dtype: packed.tensor.dtype,
+            layout: packed.tensor.layout.name(),
+            relative_error: packed.relative_error,
+            fallback: packed.fallback,
+        });
+    }
+    if progress(planned.len(), planned.len()).is_break() {
+        return Err(Error::Interrupted);
+    }
+    Ok((writer.finish()?, reports))
+}
+
+/// Copies the tokenizer as it is, once it is known to be one.
+fn copy_tokenizer(from: &Path, to: &FolderInTheMaking) -> Result<()> {
+    let tokenizer = from.join("tokenizer.json");
+    if !tokenizer.is_file() {
+        return Err(missing_tokenizer(&tokenizer));
+    }
+    let bytes = std::fs::read(&tokenizer).map_err(Error::io(&tokenizer))?;
+    Tokenizer::from_bytes(&bytes)
+        .map_err(|e| Error::Tokenizer { reason: format!("{}: {e}", tokenizer.display()) })?;
+    to.write("tokenizer/tokenizer.json", &bytes)?;
+    let config = from.join("tokenizer_config.json");
+    if config.is_file() {
+        let bytes = std::fs::read(&config).map_err(Error::io(&config))?;
+        to.write("tokenizer/tokenizer_config.json", &bytes)?;
+    }
+    Ok(())
+}
+
+/// Length and SHA-256 of files, one after the other.
+fn digest(files: &[PathBuf]) -> Result<(u64, String)> {
+    let (mut bytes, mut hash) = (0, Sha256::new());
+    let mut piece = vec![0; 1 << 20];
+    for path in files {
+        let mut file = File::open(path).map_err(Error::io(path))?;
+        loop {
+            let read = file.read(&mut piece).map_err(Error::io(path))?;
+            if read == 0 {
+                break;
+            }
+            bytes += read as u64;
+            hash.update(piece.get(..read).unwrap_or_default());
+        }
+    }
+    Ok((bytes, hex(&hash.finalize())))
+}

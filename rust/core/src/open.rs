@@ -1,0 +1,202 @@
+//! From a path to a model that is ready to run: its metadata, its tokenizer and packed weights.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::hf::{self, HfFolder};
+use crate::metadata::Metadata;
+use crate::unpack;
+use crate::weights::TensorSource;
+use crate::weights::arrow::ArrowFile;
+use crate::weights::parquet::ParquetFile;
+use crate::weights::safetensors::SafetensorsFiles;
+
+/// How a model is opened.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OpenOptions {
+    /// Where models that cannot be mapped as they are get unpacked; see [`unpack::cache_dir`].
+    pub(crate) cache_dir: Option<PathBuf>,
+    /// Whether every tensor is compared with its checksum.
+    pub(crate) verify: bool,
+}
+
+/// A model whose weights are mapped and packed.
+pub(crate) struct OpenModel {
+    pub(crate) metadata: Metadata,
+    /// The `tokenizer.json`.
+    pub(crate) tokenizer: PathBuf,
+    pub(crate) weights: Arc<dyn TensorSource>,
+    /// The file that is mapped.
+    pub(crate) path: PathBuf,
+    pub(crate) weights_bytes: u64,
+}
+
+/// Opens a model folder, a model file, a Hugging Face folder or a safetensors file in one.
+///
+/// # Errors
+/// [`Error::ModelNotFound`] if there is none of these at the path, and whatever may be wrong with it.
+pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<OpenModel> {
+    let model = SourceModel::open(path)?;
+    let tokenizer = model.tokenizer_folder.join("tokenizer.json");
+    if !tokenizer.is_file() {
+        return Err(missing_tokenizer(&tokenizer));
+    }
+    if options.verify && !matches!(model.weights, Weights::Safetensors(_)) {
+        model.verify(&mut |_, _| ControlFlow::Continue(()))?;
+    }
+    let SourceModel { metadata, weights, files, .. } = model;
+    let (weights, path) = match weights {
+        Weights::Arrow(file) if file.is_packed() => (file, files.into_iter().next()),
+        weights => {
+            let unpacked = unpack::unpack(&metadata, weights.source(), &files, options)?;
+            (unpacked.weights, unpacked.path.or_else(|| files.into_iter().next()))
+        }
+    };
+    Ok(OpenModel {
+        metadata,
+        tokenizer,
+        weights_bytes: weights.payload_bytes(),
+        weights: Arc::new(weights),
+        path: path.unwrap_or_default(),
+    })
+}
+
+/// A model as it lies on the disk, in any form that can be read.
+pub(crate) struct SourceModel {
+    pub(crate) metadata: Metadata,
+    pub(crate) weights: Weights,
+    /// The files that hold the weights.
+    pub(crate) files: Vec<PathBuf>,
+    /// Where `tokenizer.json` and `tokenizer_config.json` should be.
+    pub(crate) tokenizer_folder: PathBuf,
+}
+
+/// Weights in any form that can be read.
+pub(crate) enum Weights {
+    Arrow(ArrowFile),
+    Parquet(ParquetFile),
+    Safetensors(SafetensorsFiles),
+}
+
+impl Weights {
+    pub(crate) fn source(&self) -> &dyn TensorSource {
+        match self {
+            Self::Arrow(file) => file,
+            Self::Parquet(file) => file,
+            Self::Safetensors(files) => files,
+        }
+    }
+
+    /// The copy of `metadata.json` that the file carries.
+    fn metadata(&self) -> Option<&str> {
+        match self {
+            Self::Arrow(file) => file.metadata(),
+            Self::Parquet(file) => file.metadata(),
+            Self::Safetensors(_) => None,
+        }
+    }
+}
+
+impl SourceModel {
+    /// Finds out what is at a path and opens it.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let not_found = |reason: &str| Error::ModelNotFound {
+            path: path.to_owned(),
+            reason: reason.to_owned(),
+        };
+        if path.is_dir() {
+            for name in MODEL_FILES {
+                let file = path.join(name);
+                if file.exists() {
+                    return Self::open_model_file(&file);
+                }
+            }
+            if path.join("config.json").is_file() || path.join("modules.json").is_file() {
+                return Self::open_hf_folder(path);
+            }
+            return Err(not_found(
+                "the folder has no model.arrow, no model.parquet, and no config.json beside a \
+                 model.safetensors",
+            ));
+        }
+        if !path.exists() {
+            return Err(not_found("there is no such file or folder"));
+        }
+        match path.extension().and_then(|extension| extension.to_str()) {
+            Some("arrow" | "parquet") => Self::open_model_file(path),
+            Some("safetensors") => Self::open_hf_folder(folder_of(path)),
+            _ => Err(not_found(
+                "it is not a folder, and its name does not end in .arrow, .parquet or .safetensors",
+            )),
+        }
+    }
+
+    fn open_model_file(path: &Path) -> Result<Self> {
+        let weights = if path.extension().is_some_and(|extension| extension == "parquet") {
+            Weights::Parquet(ParquetFile::open(path)?)
+        } else {
+            Weights::Arrow(ArrowFile::open(path)?)
+        };
+        let folder = folder_of(path);
+        let beside = folder.join("metadata.json");
+        let metadata = if beside.is_file() {
+            Metadata::parse(&hf::read_text(&beside)?, &beside)?
+        } else {
+            let embedded = weights.metadata().ok_or_else(|| {
+                Error::invalid_file(
+                    path,
+                    "it carries no metadata, and there is no metadata.json beside it",
+                )
+            })?;
+            Metadata::parse(embedded, path)?
+        };
+        Ok(Self {
+            metadata,
+            weights,
+            files: vec![path.to_owned()],
+            tokenizer_folder: folder.join("tokenizer"),
+        })
+    }
+
+    fn open_hf_folder(folder: &Path) -> Result<Self> {
+        let HfFolder { metadata, weights: files, tokenizer_folder } = hf::read_folder(folder)?;
+        let weights = Weights::Safetensors(SafetensorsFiles::open(&files)?);
+        Ok(Self { metadata, weights, files, tokenizer_folder })
+    }
+
+    /// Compares every tensor with its checksum and returns how many there are.
+    pub(crate) fn verify(
+        &self,
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<usize> {
+        match &self.weights {
+            Weights::Arrow(file) => file.verify(progress),
+            Weights::Parquet(file) => file.verify(progress),
+            Weights::Safetensors(_) => Err(Error::invalid_file(
+                self.files.first().map_or(Path::new(""), PathBuf::as_path),
+                "safetensors files have no checksums; only converted models can be verified",
+            )),
+        }
+    }
+}
+
+/// Names of the weights file in a model folder, the preferred one first.
+pub(crate) const MODEL_FILES: [&str; 2] = ["model.arrow", "model.parquet"];
+
+/// The folder that a file is in; the current one for a bare name.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// The error for a model without `tokenizer.json`.
+pub(crate) fn missing_tokenizer(path: &Path) -> Error {
+    Error::Tokenizer {
+        reason: format!(
+            "there is no {}; for a Hugging Face model, \
+             AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes one",
+            path.display()
+        ),
+    }
+}

@@ -1,0 +1,219 @@
+//! The table that a model file is: its columns, and a row of it as a tensor.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::{
+    Array, ArrayRef, Int32Array, Int64Array, LargeBinaryArray, ListArray, PrimitiveArray,
+    RecordBatch, StringArray,
+};
+use arrow_buffer::{Buffer, OffsetBuffer};
+use arrow_schema::{ArrowError, DataType, Field, Schema};
+
+use super::{DType, Layout, Tensor, scale_name};
+use crate::error::{Error, Result};
+
+/// Position of the `data` column.
+pub(crate) const DATA: usize = 3;
+
+/// The columns of a model file.
+pub(crate) fn schema() -> Schema {
+    Schema::new(vec![
+        Field::new("layer_name", DataType::Utf8, false),
+        Field::new("shape", DataType::List(Arc::new(shape_item())), false),
+        Field::new("dtype", DataType::Utf8, false),
+        Field::new("data", DataType::LargeBinary, false),
+        Field::new("num_params", DataType::Int64, false),
+        Field::new("layout", DataType::Utf8, false),
+    ])
+}
+
+fn shape_item() -> Field {
+    Field::new("item", DataType::Int32, false)
+}
+
+/// A tensor as a batch of one row, sharing its memory.
+///
+/// # Errors
+/// If a dimension does not fit into an int32 or the data into what Arrow allows.
+pub(crate) fn to_batch(tensor: &Tensor, schema: Arc<Schema>) -> Result<RecordBatch, ArrowError> {
+    let too_large = |what: &str| {
+        ArrowError::InvalidArgumentError(format!("tensor {:?}: {what} is too large", tensor.name))
+    };
+    let shape: Vec<i32> = tensor
+        .shape
+        .iter()
+        .map(|&d| i32::try_from(d))
+        .collect::<Result<_, _>>()
+        .map_err(|_| too_large("a dimension"))?;
+    let parameters = tensor
+        .shape
+        .iter()
+        .try_fold(1_i64, |n, &d| n.checked_mul(i64::try_from(d).ok()?))
+        .ok_or_else(|| too_large("the shape"))?;
+    let shapes = ListArray::try_new(
+        Arc::new(shape_item()),
+        OffsetBuffer::from_lengths([shape.len()]),
+        Arc::new(Int32Array::from(shape)),
+        None,
+    )?;
+    let data = LargeBinaryArray::try_new(
+        OffsetBuffer::from_lengths([tensor.data.len()]),
+        tensor.data.clone(),
+        None,
+    )?;
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(vec![tensor.name.as_str()])),
+        Arc::new(shapes),
+        Arc::new(StringArray::from(vec![tensor.dtype.name()])),
+        Arc::new(data),
+        Arc::new(Int64Array::from(vec![parameters])),
+        Arc::new(StringArray::from(vec![tensor.layout.name()])),
+    ];
+    RecordBatch::try_new(schema, columns)
+}
+
+/// A row without its data: a tensor that is not read yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) dtype: DType,
+    pub(crate) layout: Layout,
+}
+
+impl Row {
+    /// Checks that the data has the length that shape, dtype and layout ask for.
+    pub(crate) fn check_len(&self, bytes: usize, path: &Path) -> Result<()> {
+        let expected = Tensor::byte_len(&self.shape, self.dtype, self.layout);
+        if expected == Some(bytes) {
+            return Ok(());
+        }
+        Err(Error::invalid_file(
+            path,
+            format!(
+                "tensor {:?} of shape {:?}, {}, {} has {bytes} bytes of data, expected are {}",
+                self.name,
+                self.shape,
+                self.dtype.name(),
+                self.layout.name(),
+                expected.map_or_else(|| "more than there can be".to_owned(), |n| n.to_string()),
+            ),
+        ))
+    }
+
+    /// The tensor with its data, which is copied only where it is not aligned to its elements.
+    pub(crate) fn tensor(&self, data: Buffer, path: &Path) -> Result<Tensor> {
+        self.check_len(data.len(), path)?;
+        Ok(Tensor {
+            name: self.name.clone(),
+            shape: self.shape.clone(),
+            dtype: self.dtype,
+            layout: self.layout,
+            data: align(data, self.dtype),
+        })
+    }
+}
+
+/// The data itself if it is aligned to its elements, else an aligned copy.
+pub(crate) fn align(data: Buffer, dtype: DType) -> Buffer {
+    if (data.as_ptr() as usize).is_multiple_of(dtype.size()) {
+        data
+    } else {
+        Buffer::from(data.as_slice())
+    }
+}
+
+/// The columns of a batch other than `data`, found by name.
+pub(crate) struct Columns<'a> {
+    names: &'a StringArray,
+    shapes: &'a ListArray,
+    dtypes: &'a StringArray,
+    parameters: &'a PrimitiveArray<Int64Type>,
+    layouts: &'a StringArray,
+    path: &'a Path,
+}
+
+impl<'a> Columns<'a> {
+    pub(crate) fn of(batch: &'a RecordBatch, path: &'a Path) -> Result<Self> {
+        let missing = |name: &str| Error::invalid_file(path, format!("column {name:?} is missing"));
+        let text = |name: &str| {
+            batch.column_by_name(name).and_then(|c| c.as_string_opt()).ok_or_else(|| missing(name))
+        };
+        let shapes = batch.column_by_name("shape").and_then(|c| c.as_list_opt());
+        let parameters = batch.column_by_name("num_params").and_then(|c| c.as_primitive_opt());
+        let columns = Self {
+            names: text("layer_name")?,
+            shapes: shapes.ok_or_else(|| missing("shape"))?,
+            dtypes: text("dtype")?,
+            parameters: parameters.ok_or_else(|| missing("num_params"))?,
+            layouts: text("layout")?,
+            path,
+        };
+        let nulls = batch.columns().iter().any(|column| column.null_count() > 0);
+        if nulls || columns.shapes.values().null_count() > 0 {
+            return Err(Error::invalid_file(path, "it has nulls"));
+        }
+        Ok(columns)
+    }
+
+    /// Row `i`, below the batch's number of rows.
+    pub(crate) fn row(&self, i: usize) -> Result<Row> {
+        let name = self.names.value(i);
+        let invalid =
+            |reason: String| Error::invalid_file(self.path, format!("tensor {name:?} {reason}"));
+        let shape = self.shapes.value(i);
+        let shape = shape
+            .as_primitive_opt::<Int32Type>()
+            .and_then(|dimensions| {
+                dimensions.values().iter().map(|&d| usize::try_from(d).ok()).collect()
+            })
+            .ok_or_else(|| invalid("has a negative dimension".to_owned()))?;
+        let dtype = match DType::parse(self.dtypes.value(i)) {
+            Some(DType::BFloat16) | None => {
+                return Err(invalid(format!("has the unknown dtype {:?}", self.dtypes.value(i))));
+            }
+            Some(dtype) => dtype,
+        };
+        let layout = Layout::parse(self.layouts.value(i)).ok_or_else(|| {
+            invalid(format!("has the unknown layout {:?}", self.layouts.value(i)))
+        })?;
+        let row = Row { name: name.to_owned(), shape, dtype, layout };
+        let parameters = row.shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d));
+        let stated = usize::try_from(self.parameters.value(i)).ok();
+        if stated.is_none() || parameters != stated {
+            return Err(invalid(format!(
+                "of shape {:?} states {} parameters",
+                row.shape,
+                self.parameters.value(i)
+            )));
+        }
+        Ok(row)
+    }
+}
+
+/// The rows by name; refuses duplicates and int8 without scales.
+pub(crate) fn index_rows(rows: &[Row], path: &Path) -> Result<HashMap<String, usize>> {
+    let mut by_name = HashMap::with_capacity(rows.len());
+    for (i, row) in rows.iter().enumerate() {
+        if by_name.insert(row.name.clone(), i).is_some() {
+            return Err(Error::invalid_file(path, format!("tensor {:?} is there twice", row.name)));
+        }
+    }
+    for row in rows.iter().filter(|row| row.dtype == DType::Int8) {
+        let scales = by_name.get(&scale_name(&row.name)).and_then(|&i| rows.get(i));
+        let fit = |scales: &Row| {
+            scales.dtype == DType::Float32 && Some(&scales.shape[..]) == row.shape.get(..1)
+        };
+        if !scales.is_some_and(fit) {
+            return Err(Error::invalid_file(
+                path,
+                format!("int8 tensor {:?} has no float32 scale for each row", row.name),
+            ));
+        }
+    }
+    Ok(by_name)
+}

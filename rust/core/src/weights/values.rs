@@ -1,0 +1,167 @@
+//! Tensors as float32 numbers, and numbers as the elements of a tensor.
+
+use arrow_buffer::Buffer;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use super::{DType, Layout, Tensor, TensorSource, panels, scale_name};
+use crate::error::{Error, Result};
+
+/// The numbers of a tensor, row-major whatever its layout; int8 is multiplied by its scales.
+///
+/// # Errors
+/// If the tensor or its scales are missing or cannot be read, or memory runs out.
+pub(crate) fn read_f32(source: &dyn TensorSource, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+    let tensor = source.require(name)?;
+    let stored = elements_as_f32(&tensor)?;
+    let mut values = match (tensor.layout, tensor.shape.as_slice()) {
+        (Layout::Panel16, &[out_features, in_features]) => {
+            panels::unpack(&stored, out_features, in_features)
+        }
+        _ => stored,
+    };
+    if tensor.dtype == DType::Int8 {
+        let scales = source.require(&scale_name(name))?;
+        let rows = tensor.shape.first().copied().unwrap_or(1);
+        scales.expect_shape(&[rows])?;
+        let width = values.len().checked_div(rows).unwrap_or(0).max(1);
+        for (row, scale) in values.chunks_exact_mut(width).zip(elements_as_f32(&scales)?) {
+            row.iter_mut().for_each(|value| *value *= scale);
+        }
+    }
+    Ok((tensor.shape, values))
+}
+
+/// The stored elements in stored order, padding included.
+fn elements_as_f32(tensor: &Tensor) -> Result<Vec<f32>> {
+    let bytes = tensor.data.as_slice();
+    let mut values = Vec::new();
+    let elements = bytes.len() / tensor.dtype.size();
+    values.try_reserve_exact(elements).map_err(|_| Error::OutOfMemory {
+        reason: format!("{elements} float32 values of tensor {:?}", tensor.name),
+    })?;
+    match tensor.dtype {
+        DType::Float32 => values.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b))),
+        DType::Float16 => {
+            // In pieces, for the processor's conversion of many halves at once.
+            for piece in bytes.chunks(8192) {
+                let halves: Vec<f16> =
+                    piece.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b)).collect();
+                values.extend(halves.to_f32_vec());
+            }
+        }
+        DType::BFloat16 => {
+            let wide = |&b: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16);
+            values.extend(bytes.as_chunks().0.iter().map(wide));
+        }
+        DType::Int8 => values.extend(bytes.iter().map(|&b| f32::from(b as i8))),
+    }
+    Ok(values)
+}
+
+/// Largest relative error with which float16 replaces float32. Rounding to 11 bits gives at most
+/// 4.9e-4; more means that values fell among the subnormals, below 6e-5.
+const FLOAT16_BOUND: f64 = 1e-3;
+
+/// Largest relative error with which int8 replaces float32. Rows of Gaussian weights give 0.8 to
+/// 1.2e-2, the matrices of all-MiniLM-L6-v2 up to 2e-2; beyond 3e-2 outliers have taken the range.
+const INT8_BOUND: f64 = 3e-2;
+
+/// A tensor's elements in the dtype they will be stored in.
+pub(crate) struct Encoded {
+    pub(crate) dtype: DType,
+    pub(crate) data: Buffer,
+    /// One for each row, with int8.
+    pub(crate) scales: Option<Vec<f32>>,
+    /// Euclidean norm of the rounding error over that of the values.
+    pub(crate) relative_error: f64,
+    /// Why this is float32 though something else was asked for.
+    pub(crate) fallback: Option<String>,
+}
+
+/// Stores row-major numbers, rows of `width`, in a dtype and layout.
+///
+/// Where the dtype would overflow or lose more than its bound, float32 is used instead and the
+/// result says why. There is no bfloat16 in model files; it is stored as float32.
+pub(crate) fn encode(values: Vec<f32>, width: usize, dtype: DType, layout: Layout) -> Encoded {
+    let attempt = match dtype {
+        DType::Float32 | DType::BFloat16 => None,
+        DType::Float16 => Some(encode_f16(&values, width, layout)),
+        DType::Int8 => Some(encode_int8(&values, width, layout)),
+    };
+    let fallback = match attempt {
+        Some(Ok(encoded)) => return encoded,
+        Some(Err(reason)) => Some(reason),
+        None => None,
+    };
+    Encoded {
+        dtype: DType::Float32,
+        data: arrange(values, width, layout),
+        scales: None,
+        relative_error: 0.0,
+        fallback,
+    }
+}
+
+fn arrange<T>(values: Vec<T>, width: usize, layout: Layout) -> Buffer
+where
+    T: Copy + Default + arrow_buffer::ArrowNativeType,
+{
+    match layout {
+        Layout::RowMajor => Buffer::from_vec(values),
+        Layout::Panel16 => Buffer::from_vec(panels::pack(&values, width)),
+    }
+}
+
+fn encode_f16(values: &[f32], width: usize, layout: Layout) -> Result<Encoded, String> {
+    if let Some(value) = values.iter().find(|value| value.abs() > f16::MAX.to_f32()) {
+        return Err(format!("{value} overflows float16, whose largest number is 65504"));
+    }
+    let mut halves = vec![f16::ZERO; values.len()];
+    halves.convert_from_f32_slice(values);
+    let rounded = halves.to_f32_vec();
+    let relative_error = relative_error(values, rounded.iter().copied());
+    if relative_error > FLOAT16_BOUND {
+        return Err(format!(
+            "float16 has a relative error of {relative_error:.1e}, allowed is {FLOAT16_BOUND:.0e}"
+        ));
+    }
+    let data = arrange(halves, width, layout);
+    Ok(Encoded { dtype: DType::Float16, data, scales: None, relative_error, fallback: None })
+}
+
+/// Symmetric: in each row the largest absolute value becomes 127.
+fn encode_int8(values: &[f32], width: usize, layout: Layout) -> Result<Encoded, String> {
+    let width = width.max(1);
+    let scales: Vec<f32> = values
+        .chunks_exact(width)
+        .map(|row| row.iter().fold(0.0_f32, |most, value| most.max(value.abs())) / 127.0)
+        // A row of zeros has any scale; 1 keeps readers that divide by it from dividing by zero.
+        .map(|scale| if scale > 0.0 { scale } else { 1.0 })
+        .collect();
+    let scale_of = scales.iter().flat_map(|&scale| std::iter::repeat_n(scale, width));
+    let quantised: Vec<i8> = values
+        .iter()
+        .zip(scale_of.clone())
+        .map(|(value, scale)| (value / scale).round_ties_even().clamp(-127.0, 127.0) as i8)
+        .collect();
+    let rounded = quantised.iter().zip(scale_of).map(|(&q, scale)| f32::from(q) * scale);
+    let relative_error = relative_error(values, rounded);
+    if relative_error > INT8_BOUND {
+        return Err(format!(
+            "int8 has a relative error of {relative_error:.1e}, allowed is {INT8_BOUND:.0e}"
+        ));
+    }
+    let data = arrange(quantised, width, layout);
+    Ok(Encoded { dtype: DType::Int8, data, scales: Some(scales), relative_error, fallback: None })
+}
+
+fn relative_error(values: &[f32], rounded: impl Iterator<Item = f32>) -> f64 {
+    let (mut error, mut norm) = (0.0_f64, 0.0_f64);
+    for (&value, rounded) in values.iter().zip(rounded) {
+        let (value, rounded) = (f64::from(value), f64::from(rounded));
+        error += (value - rounded) * (value - rounded);
+        norm += value * value;
+    }
+    if error == 0.0 { 0.0 } else { (error / norm).sqrt() }
+}
