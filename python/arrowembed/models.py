@@ -73,16 +73,17 @@ def find(
     path = Path(given).expanduser()
     if is_model(path, pickled=pickled):
         return path.absolute()
-    looked = [f"{path.absolute()}: {_why_no_model(path)}"]
+    looked = [f"{path.absolute()}: {_what_is_wrong(path)}"]
     if not _NAME.fullmatch(given) or given.endswith(_MODEL_SUFFIXES):
         raise ModelNotFoundError(
             f"no model at {given!r}\n  {looked[0]}\n"
             "pass the folder of a converted or a Hugging Face model, or a model's name"
         )
     for place, candidate in _local_candidates(given, revision, search_home=search_home):
-        if is_model(candidate, pickled=pickled):
+        wrong = _what_is_wrong(candidate, pickled=pickled)
+        if wrong is None:
             return candidate
-        looked.append(f"{place} {candidate}: {_why_no_model(candidate)}")
+        looked.append(f"{place} {candidate}: {wrong}")
     looked.append("installed packages: none carries it")
     if _offline(local_files_only=local_files_only):
         looked.append("hub: not asked (local_files_only or HF_HUB_OFFLINE is set)")
@@ -159,8 +160,16 @@ def is_model(path: Path, *, pickled: bool = False) -> bool:
     return path.is_file()
 
 
-def _why_no_model(path: Path) -> str:
-    return f"holds none of {', '.join(_MODEL_FILES)}" if path.is_dir() else "not there"
+def _what_is_wrong(path: Path, *, pickled: bool = False) -> str | None:
+    """Why nothing at `path` can be opened; None if a model can."""
+    if not path.exists():
+        return "not there"
+    if not is_model(path, pickled=pickled):
+        return f"holds none of {', '.join(_MODEL_FILES)}"
+    # A download that was broken off may have the weights and lack the rest.
+    if (path / "config.json").is_file() and not (path / "tokenizer.json").is_file():
+        return "incomplete, without tokenizer.json"
+    return None
 
 
 def _offline(*, local_files_only: bool) -> bool:

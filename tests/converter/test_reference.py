@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from arrowembed_converter.reference import POOLINGS, Reference, UnsupportedReferenceError, gelu
 from safetensors.numpy import load_file, save_file
+
+from arrowembed_converter.reference import POOLINGS, Reference, UnsupportedReferenceError, gelu
 
 DATA = Path(__file__).parent.parent / "data"
 GOLDEN = DATA / "golden"

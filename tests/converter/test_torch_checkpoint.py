@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
+from torch_files import Checkpoint, Storage, Tensor, checkpoint_of, pickled, storage_of
+
 from arrowembed.errors import ModelFileError
 from arrowembed_converter.reference import Reference
 from arrowembed_converter.torch_checkpoint import convert_folder, read_checkpoint
 from arrowembed_converter.torch_pickle import read_pickle
-from safetensors.numpy import load_file
-from torch_files import Checkpoint, Storage, Tensor, checkpoint_of, pickled, storage_of
 
 PATH = Path("x.bin")
 NUMBERS = np.arange(24, dtype=np.float32)
