@@ -13,7 +13,7 @@ use tokenizers::{Encoding, TruncationDirection};
 use crate::error::{Error, Result};
 
 /// A text as the model reads it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tokens {
     /// Token ids, special tokens included, no more than the model's limit.
     pub ids: Vec<u32>,
@@ -61,9 +61,10 @@ impl Tokenizer {
         let tokenizer = Self { inner, direction, lower_case, vocab_size, limit };
         let special = tokenizer.special_tokens()?;
         if special > limit {
-            return Err(Error::Tokenizer {
-                reason: format!("adds {special} special tokens, more than the limit of {limit}"),
-            });
+            return Err(Error::argument(
+                "max_seq_length",
+                format!("is {limit}, the tokenizer's special tokens alone are {special}"),
+            ));
         }
         Ok(tokenizer)
     }
