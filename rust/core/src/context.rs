@@ -22,6 +22,15 @@ thread_local! {
     static CONTEXT: Context = Context::default();
 }
 
+/// The instruction set that the CPU kernels use on this machine: scalar, avx2, avx512 or neon.
+///
+/// ```
+/// assert!(["scalar", "avx2", "avx512", "neon"].contains(&arrowembed::isa()));
+/// ```
+pub fn isa() -> &'static str {
+    cpu::Isa::chosen().name()
+}
+
 /// A loaded model on its device.
 pub(crate) trait Model: Send + Sync {
     /// Runs a micro-batch on the calling thread's context and hands the vectors of its tokens,

@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 use crate::metadata::Metadata;
 use crate::models::{self, Dimensions};
 use crate::open::{OpenOptions, open};
-use crate::ops::cpu::Isa;
 use crate::options::{EncodeOptions, EngineBuilder};
 use crate::plan::{MicroBatch, TOKEN_BUDGET, plan};
 use crate::pool::Normalize;
@@ -273,7 +272,7 @@ impl Engine {
             weights_bytes: self.file.weights_bytes,
             mapped: self.model.mapped(),
             device: self.device.clone(),
-            isa: Isa::chosen().name(),
+            isa: context::isa(),
             num_threads: threads::num_threads()?,
             dimensions: self.dimensions,
             num_parameters: self.file.num_parameters,
@@ -416,7 +415,8 @@ impl Engine {
     ) -> Result<()> {
         let lengths: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
         let count: usize = lengths.iter().sum();
-        let _span = tracing::debug_span!("forward", texts = lengths.len(), tokens = count).entered();
+        let _span =
+            tracing::debug_span!("forward", texts = lengths.len(), tokens = count).entered();
         let width = self.dimensions.hidden_size;
         let mut slots: Vec<Option<T>> = slots.into_iter().map(Some).collect();
         let jobs = plan(&lengths, TOKEN_BUDGET, max_texts).into_iter().map(|batch| {

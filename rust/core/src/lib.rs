@@ -1,9 +1,40 @@
 //! Text embeddings on your own machine.
 //!
-//! A model is a file, an engine is a few kernels over that file.
+//! A model is a file, an engine is a few kernels over that file: [`Engine::open`] maps a model,
+//! [`Engine::encode`] turns texts into vectors.
+//!
+//! ```
+//! # let folder = tempfile::tempdir()?;
+//! # let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/hf/bert");
+//! use arrowembed::{EncodeOptions, Engine};
+//!
+//! let engine = Engine::builder().cache_dir(folder.path()).open(model)?;
+//! let embeddings = engine.encode(&["one text", "another text"])?;
+//! for vector in embeddings.rows() {
+//!     assert_eq!(vector.len(), engine.info()?.dimensions.hidden_size);
+//! }
+//! let options = EncodeOptions::new().prompt("query: ").truncate_dim(16);
+//! let query = engine.encode_with(&["a question"], &options, None)?;
+//! assert_eq!(query.dim(), 16);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! From text to vector, and where to read on:
+//!
+//! 1. `tokenize`: text to token ids, by Hugging Face's tokenizers, cut to the model's own limit;
+//! 2. `plan`: texts of any length into micro-batches without padding;
+//! 3. `models`: the forward pass, written once over the few operations of `ops`, which run on our own
+//!    kernels straight from the mapped file, or on candle's devices;
+//! 4. `pool`: token vectors to one vector, normalised.
+//!
+//! `engine` puts these together; `threads` decides how many threads compute; `open`, `weights` and
+//! [`convert()`] are about files.
 
 pub(crate) mod cache;
+pub(crate) mod context;
 pub(crate) mod convert;
+pub(crate) mod embeddings;
+pub(crate) mod engine;
 pub(crate) mod error;
 pub(crate) mod folder;
 pub(crate) mod hf;
@@ -11,6 +42,7 @@ pub(crate) mod metadata;
 pub(crate) mod models;
 pub(crate) mod open;
 pub(crate) mod ops;
+pub(crate) mod options;
 pub(crate) mod plan;
 pub(crate) mod pool;
 pub(crate) mod precision;
@@ -21,12 +53,17 @@ pub(crate) mod unpack;
 pub(crate) mod weights;
 
 pub use cache::{CacheInfo, CacheLimits};
+pub use context::{Context, isa};
 pub use convert::{
     Arrangement, Compression, ConversionReport, ConvertOptions, Format, TensorReport, convert,
     verify,
 };
+pub use embeddings::{Embeddings, EncodeStats, TokenEmbeddings};
+pub use engine::{Engine, EngineInfo};
 pub use error::{Error, Result};
 pub use metadata::{FORMAT_VERSION, Metadata, Source};
+pub use models::{ARCHITECTURES, Dimensions};
+pub use options::{EncodeOptions, EngineBuilder};
 pub use pool::{Normalize, Pooling};
 pub use precision::{Precision, Quantized, Ranges, quantize};
 pub use threads::{Monitor, num_threads, set_num_threads};

@@ -1,1 +1,46 @@
-//! stub
+//! The Python binding: unpacks arguments, releases the GIL, maps errors. All else is in `arrowembed`.
+
+mod arguments;
+mod arrow;
+mod convert;
+mod engine;
+mod errors;
+mod monitor;
+mod quantize;
+mod texts;
+
+use pyo3::prelude::*;
+
+use arguments::count;
+use errors::Raise;
+
+#[pyfunction]
+fn set_num_threads(num_threads: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = num_threads.py();
+    arrowembed::set_num_threads(count("num_threads", num_threads)?).raise(py)
+}
+
+#[pyfunction]
+fn get_num_threads(py: Python<'_>) -> PyResult<usize> {
+    arrowembed::num_threads().raise(py)
+}
+
+#[pyfunction]
+fn isa() -> &'static str {
+    arrowembed::isa()
+}
+
+/// The inventory of `arrowembed._core`; `_core.pyi` is its documentation.
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<engine::Engine>()?;
+    module.add_class::<arrow::ArrowArray>()?;
+    module.add_function(wrap_pyfunction!(quantize::quantize, module)?)?;
+    module.add_function(wrap_pyfunction!(convert::convert, module)?)?;
+    module.add_function(wrap_pyfunction!(convert::verify, module)?)?;
+    module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(get_num_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(isa, module)?)?;
+    Ok(())
+}

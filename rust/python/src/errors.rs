@@ -1,0 +1,82 @@
+//! From the core's errors to the exceptions of `arrowembed.errors`.
+
+use arrowembed::{Error, Result};
+use pyo3::prelude::*;
+
+/// Turns a core result into a Python one.
+pub(crate) trait Raise<T> {
+    fn raise(self, py: Python<'_>) -> PyResult<T>;
+}
+
+impl<T> Raise<T> for Result<T> {
+    fn raise(self, py: Python<'_>) -> PyResult<T> {
+        self.map_err(|error| exception(py, &error))
+    }
+}
+
+/// The exception for a core error, with its `code`.
+fn exception(py: Python<'_>, error: &Error) -> PyErr {
+    match error {
+        Error::Interrupted => {
+            // A pending signal is what usually interrupts.
+            if let Err(signal) = py.check_signals() {
+                return signal;
+            }
+        }
+        Error::Io { path, source } if source.raw_os_error().is_some() => {
+            // `OSError` takes errno, strerror and filename apart.
+            let strerror = source.to_string();
+            let strerror = strerror.split(" (os error").next().unwrap_or(&strerror);
+            let arguments = (source.raw_os_error(), strerror, path.as_os_str());
+            return new(py, class(error), arguments, error.code());
+        }
+        _ => {}
+    }
+    new(py, class(error), (error.to_string(),), error.code())
+}
+
+/// The one table from the core's errors to exception classes.
+fn class(error: &Error) -> &'static str {
+    match error {
+        Error::ModelNotFound { .. } => "ModelNotFoundError",
+        Error::Io { .. } => "ModelIOError",
+        Error::InvalidFile { .. }
+        | Error::MissingTensor { .. }
+        | Error::ShapeMismatch { .. }
+        | Error::ChecksumMismatch { .. }
+        | Error::InvalidConfig { .. } => "ModelFileError",
+        Error::UnsupportedModel { .. } => "UnsupportedModelError",
+        Error::Tokenizer { .. } => "TokenizerError",
+        Error::InvalidArgument { .. } => "InvalidArgumentError",
+        Error::TextTooLong { .. } => "TextTooLongError",
+        Error::NonFinite { .. } => "NonFiniteError",
+        Error::OutOfMemory { .. } => "OutOfMemoryError",
+        Error::Device { .. } => "DeviceError",
+        Error::Interrupted => "ArrowEmbedError",
+    }
+}
+
+/// Something that is no text was given where texts are expected.
+pub(crate) fn text_type(py: Python<'_>, message: String) -> PyErr {
+    new(py, "TextTypeError", (message,), "text_type")
+}
+
+/// A text cannot be written as UTF-8.
+pub(crate) fn invalid_text(py: Python<'_>, message: String) -> PyErr {
+    new(py, "InvalidTextError", (message,), "invalid_text")
+}
+
+/// A new exception of that class; whatever goes wrong in making it is raised instead.
+fn new<'py>(
+    py: Python<'py>,
+    class: &str,
+    arguments: impl pyo3::call::PyCallArgs<'py>,
+    code: &str,
+) -> PyErr {
+    let make = || {
+        let exception = py.import("arrowembed.errors")?.getattr(class)?.call1(arguments)?;
+        exception.setattr("code", code)?;
+        Ok(exception)
+    };
+    make().map_or_else(|error: PyErr| error, PyErr::from_value)
+}
