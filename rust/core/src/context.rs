@@ -1,8 +1,12 @@
 //! Where a forward pass runs: a device, and on each thread the memory that it needs there.
 
-use crate::error::{Error, Result};
+#[cfg(not(feature = "candle"))]
+use crate::error::Error;
+use crate::error::Result;
 use crate::metadata::Metadata;
 use crate::models::{self, Encoder};
+#[cfg(feature = "candle")]
+use crate::ops::candle;
 use crate::ops::{Ops, cpu};
 use crate::plan::MicroBatch;
 use crate::weights::TensorSource;
@@ -52,12 +56,19 @@ pub(crate) fn load(
     weights: &dyn TensorSource,
 ) -> Result<Box<dyn Model>> {
     let (architecture, config) = (&metadata.architecture, &metadata.config);
-    match device {
-        "cpu" => {
-            Ok(Box::new(OnCpu(models::load(architecture, config, &mut cpu::Loader::new(weights))?)))
-        }
-        other => Err(Error::argument("device", format!("is {other:?}, allowed is cpu"))),
+    if device == "cpu" {
+        let encoder = models::load(architecture, config, &mut cpu::Loader::new(weights))?;
+        return Ok(Box::new(OnCpu(encoder)));
     }
+    #[cfg(feature = "candle")]
+    {
+        let device = candle::device(device)?;
+        let encoder =
+            models::load(architecture, config, &mut candle::Loader::new(weights, &device))?;
+        Ok(Box::new(OnCandle { encoder, context: candle::Context::new(device) }))
+    }
+    #[cfg(not(feature = "candle"))]
+    Err(Error::argument("device", format!("is {device:?}; this build has only cpu")))
 }
 
 /// Our own kernels on the mapped file.
@@ -77,5 +88,28 @@ impl Model for OnCpu {
 
     fn mapped(&self) -> bool {
         true
+    }
+}
+
+/// Tensors on one of candle's devices.
+#[cfg(feature = "candle")]
+struct OnCandle {
+    encoder: Box<dyn Encoder<candle::Candle, candle::Context>>,
+    context: candle::Context,
+}
+
+#[cfg(feature = "candle")]
+impl Model for OnCandle {
+    fn forward(
+        &self,
+        batch: &MicroBatch,
+        consume: &mut dyn FnMut(&[f32]) -> Result<()>,
+    ) -> Result<()> {
+        let hidden = self.encoder.forward(&self.context, batch)?;
+        consume(&self.context.to_host(hidden)?)
+    }
+
+    fn mapped(&self) -> bool {
+        false
     }
 }

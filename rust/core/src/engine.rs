@@ -1,23 +1,23 @@
 //! The engine: open a model, then texts in and vectors out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::path::Path;
 
 use crate::cache::{Cache, CacheInfo, Entry, Variant};
 use crate::context::{self, Model};
 use crate::embeddings::{Embeddings, EncodeStats, TokenEmbeddings};
 use crate::error::{Error, Result};
+use crate::info::{EngineInfo, FileInfo, Totals};
 use crate::metadata::Metadata;
 use crate::models::{self, Dimensions};
 use crate::open::{OpenOptions, open};
 use crate::options::{EncodeOptions, EngineBuilder};
 use crate::plan::{MicroBatch, TOKEN_BUDGET, plan};
 use crate::pool::Normalize;
+use crate::repeated::Repeated;
 use crate::threads::{self, Monitor};
 use crate::tokenize::{Tokenizer, Tokens};
-use crate::weights::TensorSource;
 
 /// Texts that a worker tokenizes in one go.
 const TEXTS_PER_JOB: usize = 16;
@@ -46,11 +46,13 @@ pub struct Engine {
     device: String,
 }
 
-struct FileInfo {
-    path: PathBuf,
-    weights_bytes: u64,
-    num_parameters: usize,
-    dtypes: BTreeMap<&'static str, usize>,
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine")
+            .field("path", &self.file.path)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A call's options with the model's own ways filled in.
@@ -448,98 +450,6 @@ impl Engine {
         match monitor.map(|monitor| monitor(stats.texts)) {
             Some(ControlFlow::Break(())) => Err(Error::Interrupted),
             _ => Ok(()),
-        }
-    }
-}
-
-/// What an engine knows of itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EngineInfo {
-    /// The file that is mapped.
-    pub path: PathBuf,
-    /// Bytes of its weights.
-    pub weights_bytes: u64,
-    /// Whether the weights are used where the file is mapped, or else were copied.
-    pub mapped: bool,
-    /// Where the model computes.
-    pub device: String,
-    /// Instruction set of the CPU kernels.
-    pub isa: &'static str,
-    /// Threads that compute, for all engines of the process.
-    pub num_threads: usize,
-    /// Sizes of the architecture.
-    pub dimensions: Dimensions,
-    /// Numbers in all tensors.
-    pub num_parameters: usize,
-    /// Longest input in tokens.
-    pub max_seq_length: usize,
-    /// How many tensors there are of each dtype, by its name.
-    pub dtypes: BTreeMap<&'static str, usize>,
-}
-
-impl FileInfo {
-    fn of(weights: &dyn TensorSource, path: PathBuf, weights_bytes: u64) -> Result<Self> {
-        let (mut num_parameters, mut dtypes) = (0, BTreeMap::new());
-        for name in weights.names() {
-            // The scales of int8 tensors are part of their encoding.
-            if name.ends_with(".scale") {
-                continue;
-            }
-            let tensor = weights.require(name)?;
-            num_parameters += tensor.shape.iter().product::<usize>();
-            *dtypes.entry(tensor.dtype.name()).or_default() += 1;
-        }
-        Ok(Self { path, weights_bytes, num_parameters, dtypes })
-    }
-}
-
-/// Which texts of a call are the same, so that each is computed once.
-struct Repeated {
-    /// For each position the first one with the same text.
-    first: Vec<usize>,
-    /// For each first position how often its text occurs.
-    times: Vec<usize>,
-}
-
-impl Repeated {
-    fn find<S: AsRef<str>>(texts: &[S]) -> Self {
-        let mut seen = HashMap::with_capacity(texts.len());
-        let mut times = vec![0; texts.len()];
-        let first = texts.iter().enumerate().map(|(position, text)| {
-            let first = *seen.entry(text.as_ref()).or_insert(position);
-            times[first] += 1;
-            first
-        });
-        Self { first: first.collect(), times }
-    }
-}
-
-/// Sums over calls.
-#[derive(Default)]
-struct Totals {
-    texts: AtomicUsize,
-    tokens: AtomicUsize,
-    truncated: AtomicUsize,
-    cache_hits: AtomicUsize,
-    warned: AtomicBool,
-}
-
-impl Totals {
-    /// Adds a call; true for the first one that cut texts.
-    fn add(&self, stats: EncodeStats) -> bool {
-        self.texts.fetch_add(stats.texts, Ordering::Relaxed);
-        self.tokens.fetch_add(stats.tokens, Ordering::Relaxed);
-        self.truncated.fetch_add(stats.truncated, Ordering::Relaxed);
-        self.cache_hits.fetch_add(stats.cache_hits, Ordering::Relaxed);
-        stats.truncated > 0 && !self.warned.swap(true, Ordering::Relaxed)
-    }
-
-    fn get(&self) -> EncodeStats {
-        EncodeStats {
-            texts: self.texts.load(Ordering::Relaxed),
-            tokens: self.tokens.load(Ordering::Relaxed),
-            truncated: self.truncated.load(Ordering::Relaxed),
-            cache_hits: self.cache_hits.load(Ordering::Relaxed),
         }
     }
 }

@@ -38,6 +38,7 @@ pub(crate) mod engine;
 pub(crate) mod error;
 pub(crate) mod folder;
 pub(crate) mod hf;
+pub(crate) mod info;
 pub(crate) mod metadata;
 pub(crate) mod models;
 pub(crate) mod open;
@@ -47,6 +48,7 @@ pub(crate) mod plan;
 pub(crate) mod pool;
 pub(crate) mod precision;
 pub(crate) mod process;
+pub(crate) mod repeated;
 pub(crate) mod threads;
 pub(crate) mod tokenize;
 pub(crate) mod unpack;
@@ -59,8 +61,9 @@ pub use convert::{
     verify,
 };
 pub use embeddings::{Embeddings, EncodeStats, TokenEmbeddings};
-pub use engine::{Engine, EngineInfo};
+pub use engine::Engine;
 pub use error::{Error, Result};
+pub use info::EngineInfo;
 pub use metadata::{FORMAT_VERSION, Metadata, Source};
 pub use models::{ARCHITECTURES, Dimensions};
 pub use options::{EncodeOptions, EngineBuilder};

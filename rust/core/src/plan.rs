@@ -14,15 +14,15 @@ pub(crate) const TOKEN_BUDGET: usize = 128;
 /// Sequence `i` is tokens `offsets[i]..offsets[i + 1]` (`cu_seqlens` elsewhere); `offsets` starts with
 /// 0 and has one entry more than there are sequences.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct MicroBatch {
+pub(crate) struct MicroBatch {
     /// Token ids.
-    pub ids: Vec<u32>,
+    pub(crate) ids: Vec<u32>,
     /// Segment of each token.
-    pub type_ids: Vec<u32>,
+    pub(crate) type_ids: Vec<u32>,
     /// Position of each token within its sequence.
-    pub positions: Vec<u32>,
+    pub(crate) positions: Vec<u32>,
     /// Where each sequence starts.
-    pub offsets: Vec<usize>,
+    pub(crate) offsets: Vec<usize>,
 }
 
 impl MicroBatch {

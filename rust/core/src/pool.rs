@@ -184,6 +184,7 @@ impl FromStr for Normalize {
 }
 
 #[cfg(test)]
+#[allow(clippy::float_cmp)] // the results are exact
 mod tests {
     use super::*;
 

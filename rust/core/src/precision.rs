@@ -89,7 +89,7 @@ pub struct Ranges<'a> {
 ///
 /// ```
 /// use arrowembed::{Precision, Quantized, quantize};
-/// let vectors = [0.0, 1.0, 0.5, -1.0];
+/// let vectors = [0.0, 51.0, 255.0, 0.0];
 /// assert_eq!(quantize(&vectors, 2, Precision::Uint8, None)?, Quantized::Uint8(vec![0, 255, 255, 0]));
 /// assert_eq!(quantize(&vectors, 2, Precision::Ubinary, None)?, Quantized::Uint8(vec![64, 128]));
 /// # Ok::<(), arrowembed::Error>(())
@@ -110,17 +110,17 @@ pub fn quantize(
             format!("{} numbers are not rows of {dim}", embeddings.len()),
         ));
     }
-    if !matches!(precision, Precision::Float32 | Precision::Float16) {
-        if let Some(i) = embeddings.iter().position(|x| !x.is_finite()) {
-            let (row, column, value) = (i / dim, i % dim, embeddings[i]);
-            return Err(Error::argument(
-                "embeddings",
-                format!(
-                    "row {row}, column {column} is {value}, {} needs finite numbers",
-                    precision.name()
-                ),
-            ));
-        }
+    if !matches!(precision, Precision::Float32 | Precision::Float16)
+        && let Some(i) = embeddings.iter().position(|x| !x.is_finite())
+    {
+        let (row, column, value) = (i / dim, i % dim, embeddings[i]);
+        return Err(Error::argument(
+            "embeddings",
+            format!(
+                "row {row}, column {column} is {value}, {} needs finite numbers",
+                precision.name()
+            ),
+        ));
     }
     Ok(match precision {
         Precision::Float32 => Quantized::Float32(embeddings.to_vec()),

@@ -1,0 +1,93 @@
+//! What an engine knows of itself and of what it has done.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::embeddings::EncodeStats;
+use crate::error::Result;
+use crate::models::Dimensions;
+use crate::weights::TensorSource;
+
+/// What an engine knows of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// The file that is mapped.
+    pub path: PathBuf,
+    /// Bytes of its weights.
+    pub weights_bytes: u64,
+    /// Whether the weights are used where the file is mapped, or else were copied.
+    pub mapped: bool,
+    /// Where the model computes.
+    pub device: String,
+    /// Instruction set of the CPU kernels.
+    pub isa: &'static str,
+    /// Threads that compute, for all engines of the process.
+    pub num_threads: usize,
+    /// Sizes of the architecture.
+    pub dimensions: Dimensions,
+    /// Numbers in all tensors.
+    pub num_parameters: usize,
+    /// Longest input in tokens.
+    pub max_seq_length: usize,
+    /// How many tensors there are of each dtype, by its name.
+    pub dtypes: BTreeMap<&'static str, usize>,
+}
+
+/// What is known of a model's file.
+pub(crate) struct FileInfo {
+    pub(crate) path: PathBuf,
+    pub(crate) weights_bytes: u64,
+    pub(crate) num_parameters: usize,
+    pub(crate) dtypes: BTreeMap<&'static str, usize>,
+}
+
+impl FileInfo {
+    pub(crate) fn of(
+        weights: &dyn TensorSource,
+        path: PathBuf,
+        weights_bytes: u64,
+    ) -> Result<Self> {
+        let (mut num_parameters, mut dtypes) = (0, BTreeMap::new());
+        for name in weights.names() {
+            // The scales of int8 tensors are part of their encoding.
+            if name.strip_suffix(".scale").is_some() {
+                continue;
+            }
+            let tensor = weights.require(name)?;
+            num_parameters += tensor.shape.iter().product::<usize>();
+            *dtypes.entry(tensor.dtype.name()).or_default() += 1;
+        }
+        Ok(Self { path, weights_bytes, num_parameters, dtypes })
+    }
+}
+
+/// Sums over calls.
+#[derive(Default)]
+pub(crate) struct Totals {
+    texts: AtomicUsize,
+    tokens: AtomicUsize,
+    truncated: AtomicUsize,
+    cache_hits: AtomicUsize,
+    warned: AtomicBool,
+}
+
+impl Totals {
+    /// Adds a call; true for the first one that cut texts.
+    pub(crate) fn add(&self, stats: EncodeStats) -> bool {
+        self.texts.fetch_add(stats.texts, Ordering::Relaxed);
+        self.tokens.fetch_add(stats.tokens, Ordering::Relaxed);
+        self.truncated.fetch_add(stats.truncated, Ordering::Relaxed);
+        self.cache_hits.fetch_add(stats.cache_hits, Ordering::Relaxed);
+        stats.truncated > 0 && !self.warned.swap(true, Ordering::Relaxed)
+    }
+
+    pub(crate) fn get(&self) -> EncodeStats {
+        EncodeStats {
+            texts: self.texts.load(Ordering::Relaxed),
+            tokens: self.tokens.load(Ordering::Relaxed),
+            truncated: self.truncated.load(Ordering::Relaxed),
+            cache_hits: self.cache_hits.load(Ordering::Relaxed),
+        }
+    }
+}
