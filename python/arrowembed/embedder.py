@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
-import threading
-from contextvars import ContextVar
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from arrowembed import _core, models
 from arrowembed.errors import InvalidArgumentError, MissingDependencyError, TextTypeError
-from arrowembed.progress import Progress
+from arrowembed.progress import Progress, cancellable
 from arrowembed.quantization import PRECISIONS, quantize_embeddings
 from arrowembed.similarity import similarity, similarity_pairwise
 from arrowembed.texts import Texts, as_texts, is_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from os import PathLike
 
     import numpy as np
@@ -229,7 +226,7 @@ class Embedder:
             "truncate": truncate,
         }
         with Progress(len(texts), False if single else show_progress_bar) as progress:
-            common["on_progress"] = _on_progress(progress)
+            common["on_progress"] = progress.callback
             if tokens:
                 matrices, stats = self._engine.encode_tokens(texts, **common)
             else:
@@ -302,16 +299,11 @@ class Embedder:
 
         Cancelling it stops the work after the micro-batch that is running.
         """
-        cancelled = threading.Event()
-        _cancelled.set(cancelled)
-        try:
+        from asyncio import to_thread  # noqa: PLC0415 - slow to import
+
+        with cancellable():
             encode = partial(self.encode, sentences, **options)
-            return cast("NDArray[Any]", await asyncio.to_thread(encode))
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-        finally:
-            _cancelled.set(None)
+            return cast("NDArray[Any]", await to_thread(encode))
 
     def encode_arrow(
         self,
@@ -331,14 +323,14 @@ class Embedder:
         Args:
             column: Anything that offers its strings by the Arrow PyCapsule interface
                 (`__arrow_c_array__` or `__arrow_c_stream__`): pyarrow, polars, duckdb and others.
-            prompt_name: As for `encode`, like all others.
-            prompt: See `encode`.
-            batch_size: See `encode`.
-            normalize_embeddings: See `encode`.
-            truncate_dim: See `encode`.
-            pooling: See `encode`, without "none".
-            normalize: See `encode`.
-            truncate: See `encode`.
+            prompt_name: This and all others as for `encode`.
+            prompt: As above.
+            batch_size: As above.
+            normalize_embeddings: As above.
+            truncate_dim: As above.
+            pooling: As above, without "none".
+            normalize: As above.
+            truncate: As above.
 
         Returns:
             Array of type FixedSizeList<float32>[dim] that offers the same interface, for example to
@@ -523,24 +515,6 @@ class Embedder:
                 stats["texts"],
                 self.max_seq_length,
             )
-
-
-_cancelled: ContextVar[threading.Event | None] = ContextVar("cancelled", default=None)
-"""Set for an `aencode` that is given up; `asyncio.to_thread` hands it to the working thread."""
-
-
-def _on_progress(progress: Progress) -> Callable[[int], object] | None:
-    """What the engine calls between micro-batches, with the number of texts done."""
-    cancelled = _cancelled.get()
-    if cancelled is None:
-        return progress if progress.wanted else None
-
-    def report(done: int) -> None:
-        if cancelled.is_set():
-            raise asyncio.CancelledError
-        progress(done)
-
-    return report
 
 
 def _reopen(name: str, path: str, settings: dict[str, Any]) -> Embedder:

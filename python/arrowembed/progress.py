@@ -1,18 +1,41 @@
-"""The progress bar of long calls."""
+"""What happens between the micro-batches of a long call: a progress bar, and giving up."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Self
 
 from arrowembed.errors import MissingDependencyError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from types import TracebackType
 
 _AUTOMATIC_AFTER = 1.0
 """Seconds after which a call counts as long, on a terminal."""
+
+_cancelled: ContextVar[threading.Event | None] = ContextVar("cancelled", default=None)
+"""Set when the task that waits for this call is cancelled; `asyncio.to_thread` hands it on."""
+
+
+@contextmanager
+def cancellable() -> Iterator[None]:
+    """Makes calls on other threads stop when the task that waits for them is cancelled."""
+    from asyncio import CancelledError  # noqa: PLC0415 - slow to import
+
+    cancelled = threading.Event()
+    token = _cancelled.set(cancelled)
+    try:
+        yield
+    except CancelledError:
+        cancelled.set()
+        raise
+    finally:
+        _cancelled.reset(token)
 
 
 class Progress:
@@ -31,17 +54,22 @@ class Progress:
         self._total = total
         self._bar: Any = None
         self._automatic = show is None and sys.stderr is not None and sys.stderr.isatty()
+        self._cancelled = _cancelled.get()
         self._start = time.monotonic()
         if show:
             self._bar = _tqdm()(total=total, unit=" texts")
 
     @property
-    def wanted(self) -> bool:
-        """Whether anything will or may be shown."""
-        return self._automatic or self._bar is not None
+    def callback(self) -> Callable[[int], object] | None:
+        """What to call with the number of texts done; None if nobody wants to know."""
+        wanted = self._automatic or self._bar is not None or self._cancelled is not None
+        return self._report if wanted else None
 
-    def __call__(self, done: int) -> None:
-        """Sets the bar to `done` texts."""
+    def _report(self, done: int) -> None:
+        if self._cancelled is not None and self._cancelled.is_set():
+            from asyncio import CancelledError  # noqa: PLC0415 - slow to import
+
+            raise CancelledError
         if self._bar is None and self._automatic:
             self._start_when_long()
         if self._bar is not None:

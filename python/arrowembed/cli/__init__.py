@@ -14,4 +14,6 @@ def main() -> None:
             f'error: the command line needs {error.name}: pip install "arrowembed[cli]"\n'
         )
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
     app(prog_name="arrowembed")
