@@ -7,6 +7,8 @@ CARGO ?= cargo
 TARPAULIN_VERSION := 0.37.5
 
 MODEL := models/all-MiniLM-L6-v2
+# SHA-256 of the weights that the package carries, which are those on the hub.
+MODEL_SHA256 := 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed)
@@ -116,7 +118,7 @@ help: ## this list
 
 # Converting takes seconds, so it follows every change of the code that does it.
 $(MODEL)/model.arrow: .venv/converter.stamp .venv/model.stamp
-	.venv/bin/arrowembed convert all-MiniLM-L6-v2 $(MODEL)
+	.venv/bin/python -m arrowembed convert all-MiniLM-L6-v2 $(MODEL) --sha256 $(MODEL_SHA256) --force
 	@touch $@
 
 .tools/bin/cargo-tarpaulin:
