@@ -194,7 +194,7 @@ def test_pull_converts_and_keeps_a_model(run):
 
 
 def test_no_models(run, monkeypatch):
-    monkeypatch.setattr(models, "_in_packages", lambda: iter(()))
+    monkeypatch.setattr(models, "in_packages", lambda: iter(()))
     result = run("models")
     assert result.exit_code == 0
     assert "bring one: arrowembed pull" in result.stderr

@@ -78,7 +78,7 @@ def test_what_is_no_text_is_refused_with_advice(model, value, advice):
         (["a", "b", 3], 2, "int"),
         ([b"a"], 0, "bytes"),
         (["a", ["b"]], 1, "list"),
-        (pd.Series(["a", None]), 1, ""),
+        (pd.Series(["a", None]), 1, "float"),
         (pl.Series(["a", "b", None]), 2, "None"),
         (pa.array(["a", None]), 1, "None"),
         (np.array(["a", 1.5], dtype=object), 1, "float"),

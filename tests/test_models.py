@@ -201,7 +201,8 @@ def hub_raises(monkeypatch, kind):
 
     # Made without a constructor, which wants the HTTP response.
     error_type = getattr(errors, kind)
-    error = error_type.__new__(error_type, "the reason\nand more")
+    error = error_type.__new__(error_type)
+    error.args = ("the reason\nand more",)
 
     def snapshot_download(*_, **__):
         raise error
