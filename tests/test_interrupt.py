@@ -13,8 +13,8 @@ from arrowembed import Embedder
 model = Embedder(sys.argv[1], cache_size=0)
 before = model.encode("before")
 texts = [f"number {i} of so many texts that they take far too long" for i in range(2_000_000)]
-print("started", flush=True)
 try:
+    print("started", flush=True)
     model.encode(texts)
 except KeyboardInterrupt:
     np.testing.assert_array_equal(model.encode("before"), before)

@@ -38,13 +38,19 @@ pub(crate) fn quantize<'py>(
         }
         None => None,
     };
+    let columns = match precision {
+        Precision::Binary | Precision::Ubinary => dim.div_ceil(8),
+        _ => dim,
+    };
     let numbers = embeddings.as_slice()?;
-    match py.detach(|| arrowembed::quantize(numbers, dim, precision, ranges)).raise(py)? {
-        Quantized::Float32(vectors) => matrix(py, rows, vectors),
-        Quantized::Float16(vectors) => matrix(py, rows, vectors),
-        Quantized::Int8(vectors) => matrix(py, rows, vectors),
-        Quantized::Uint8(vectors) => matrix(py, rows, vectors),
-    }
+    let array = match py.detach(|| arrowembed::quantize(numbers, dim, precision, ranges)) {
+        Ok(Quantized::Float32(vectors)) => array(py, rows, columns, vectors)?.into_any(),
+        Ok(Quantized::Float16(vectors)) => array(py, rows, columns, vectors)?.into_any(),
+        Ok(Quantized::Int8(vectors)) => array(py, rows, columns, vectors)?.into_any(),
+        Ok(Quantized::Uint8(vectors)) => array(py, rows, columns, vectors)?.into_any(),
+        Err(error) => return Err(error).raise(py),
+    };
+    Ok(array)
 }
 
 fn contiguous<'py>(array: &Bound<'py, PyArray2<f32>>) -> PyResult<PyReadonlyArray2<'py, f32>> {
@@ -54,12 +60,6 @@ fn contiguous<'py>(array: &Bound<'py, PyArray2<f32>>) -> PyResult<PyReadonlyArra
     let numpy = array.py().import("numpy")?;
     let copy = numpy.call_method1("ascontiguousarray", (array,))?;
     Ok(copy.cast_into::<PyArray2<f32>>().map_err(PyErr::from)?.readonly())
-}
-
-/// An array of that many equal rows that owns `numbers`, without a copy.
-fn matrix<T: Element>(py: Python<'_>, rows: usize, numbers: Vec<T>) -> PyResult<Bound<'_, PyAny>> {
-    let columns = numbers.len().checked_div(rows).unwrap_or(0);
-    array(py, rows, columns, numbers).map(Bound::into_any)
 }
 
 /// An array of shape (rows, columns) that owns `numbers`, without a copy.
