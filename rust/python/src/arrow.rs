@@ -92,7 +92,7 @@ impl TextColumn {
     /// The texts' vectors as an array, null where the text is.
     pub(crate) fn vectors(&self, embeddings: Embeddings) -> PyResult<ArrowArray> {
         let dim = i32::try_from(embeddings.dim()).map_err(PyErr::from)?;
-        let item = Arc::new(Field::new("item", DataType::Float32, false));
+        let item = Arc::new(Field::new("item", DataType::Float32, true));
         let numbers = Arc::new(Float32Array::from(embeddings.into_vec()));
         FixedSizeListArray::try_new(item, dim, numbers, self.validity())
             .map(ArrowArray)

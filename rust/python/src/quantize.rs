@@ -43,14 +43,14 @@ pub(crate) fn quantize<'py>(
         _ => dim,
     };
     let numbers = embeddings.as_slice()?;
-    let array = match py.detach(|| arrowembed::quantize(numbers, dim, precision, ranges)) {
-        Ok(Quantized::Float32(vectors)) => array(py, rows, columns, vectors)?.into_any(),
-        Ok(Quantized::Float16(vectors)) => array(py, rows, columns, vectors)?.into_any(),
-        Ok(Quantized::Int8(vectors)) => array(py, rows, columns, vectors)?.into_any(),
-        Ok(Quantized::Uint8(vectors)) => array(py, rows, columns, vectors)?.into_any(),
-        Err(error) => return Err(error).raise(py),
-    };
-    Ok(array)
+    let quantized =
+        py.detach(|| arrowembed::quantize(numbers, dim, precision, ranges)).raise(py)?;
+    Ok(match quantized {
+        Quantized::Float32(vectors) => array(py, rows, columns, vectors)?.into_any(),
+        Quantized::Float16(vectors) => array(py, rows, columns, vectors)?.into_any(),
+        Quantized::Int8(vectors) => array(py, rows, columns, vectors)?.into_any(),
+        Quantized::Uint8(vectors) => array(py, rows, columns, vectors)?.into_any(),
+    })
 }
 
 fn contiguous<'py>(array: &Bound<'py, PyArray2<f32>>) -> PyResult<PyReadonlyArray2<'py, f32>> {

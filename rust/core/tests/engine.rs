@@ -1,0 +1,370 @@
+//! The engine as its users see it, on small models with random weights.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use arrowembed::{
+    CacheLimits, EncodeOptions, Engine, Error, Normalize, Pooling, num_threads, set_num_threads,
+};
+use proptest::prelude::*;
+use serde::Deserialize;
+
+const NO_CACHE: CacheLimits = CacheLimits { entries: Some(0), bytes: None };
+
+fn model(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/hf").join(name)
+}
+
+/// Where the tests unpack their models.
+static UNPACKED: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+
+fn open(name: &str, limits: CacheLimits) -> Engine {
+    Engine::builder().cache(limits).cache_dir(UNPACKED.path()).open(model(name)).unwrap()
+}
+
+static BERT: LazyLock<Engine> = LazyLock::new(|| open("bert", NO_CACHE));
+
+/// Held by tests that change the process's number of threads.
+fn threads() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Deserialize)]
+struct Texts {
+    texts: Vec<String>,
+    input_ids: Vec<Vec<u32>>,
+    untruncated_lengths: Vec<usize>,
+}
+
+fn texts(name: &str) -> Texts {
+    let json = std::fs::read(model(name).join("texts.json")).unwrap();
+    serde_json::from_slice(&json).unwrap()
+}
+
+/// A float32 array of `expected.npz`, which is a zip without compression.
+fn expected(name: &str, array: &str) -> Vec<f32> {
+    let zip = std::fs::read(model(name).join("expected.npz")).unwrap();
+    let find = |bytes: &[u8], from: usize| {
+        from + zip[from..].windows(bytes.len()).position(|window| window == bytes).unwrap()
+    };
+    let npy = find(b"\x93NUMPY", find(format!("{array}.npy").as_bytes(), 0));
+    let header = usize::from(u16::from_le_bytes([zip[npy + 8], zip[npy + 9]]));
+    let description = std::str::from_utf8(&zip[npy + 10..npy + 10 + header]).unwrap();
+    assert!(description.contains("'<f4'"), "{description}");
+    let shape = description.split(['(', ')']).nth(1).unwrap();
+    let numbers = shape.split(',').filter_map(|d| d.trim().parse::<usize>().ok()).product();
+    let data = zip[npy + 10 + header..].chunks_exact(4).take(numbers);
+    data.map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// Bits, so that equal means equal.
+fn bits(vector: &[f32]) -> Vec<u32> {
+    vector.iter().map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn vectors_are_those_of_hugging_face() {
+    for name in ["bert", "bert-mean"] {
+        let vectors = open(name, NO_CACHE).encode(&texts(name).texts).unwrap();
+        let difference = largest_difference(vectors.as_slice(), &expected(name, "embeddings"));
+        assert!(difference < 2e-6, "{name}: {difference}");
+    }
+}
+
+#[test]
+fn token_vectors_are_those_of_hugging_face() {
+    let all = texts("bert");
+    let tokens = BERT.encode_tokens(&all.texts).unwrap();
+    for text in [0, 1, 3] {
+        let expected = expected("bert", &format!("last_hidden_{text}"));
+        let difference = largest_difference(&tokens.texts()[text], &expected);
+        assert!(difference < 1e-5, "text {text}: {difference}");
+        assert_eq!(tokens.texts()[text].len(), all.input_ids[text].len() * tokens.dim());
+    }
+}
+
+#[cfg(feature = "candle")]
+#[test]
+fn candle_gives_the_same_vectors() {
+    let texts = texts("bert").texts;
+    let builder = Engine::builder().device("candle").cache_dir(UNPACKED.path());
+    let candle = builder.open(model("bert")).unwrap();
+    let difference = largest_difference(
+        candle.encode(&texts).unwrap().as_slice(),
+        BERT.encode(&texts).unwrap().as_slice(),
+    );
+    assert!(difference < 2e-6, "{difference}");
+    assert!(!candle.info().unwrap().mapped);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever is in the batch, in whatever order and on however many threads, a text's vector is
+    /// bit for bit that of the text alone.
+    #[test]
+    fn batched_is_single(
+        order in prop::collection::vec(0_usize..15, 0..60),
+        words in prop::collection::vec("[a-z ]{0,120}", 0..10),
+        threads in 1_usize..6,
+        max_texts in prop::option::of(1_usize..9),
+    ) {
+        let known = texts("bert").texts;
+        let mut batch: Vec<String> = order.iter().map(|&i| known[i].clone()).collect();
+        batch.extend(words);
+        let mut options = EncodeOptions::new();
+        if let Some(max_texts) = max_texts {
+            options = options.max_texts(max_texts);
+        }
+
+        let _alone = self::threads();
+        let before = num_threads().unwrap();
+        set_num_threads(threads).unwrap();
+        let batched = BERT.encode_with(&batch, &options, None).unwrap();
+        set_num_threads(before).unwrap();
+
+        prop_assert_eq!(batched.len(), batch.len());
+        for (vector, text) in batched.rows().zip(&batch) {
+            let single = BERT.encode(std::slice::from_ref(text)).unwrap();
+            prop_assert_eq!(bits(vector), bits(single.as_slice()), "{:?}", text);
+        }
+    }
+}
+
+#[test]
+fn an_engine_is_for_all_threads() {
+    fn shared<T: Send + Sync>(_: &T) {}
+    shared(&*BERT);
+
+    let cached = open("bert", CacheLimits { entries: Some(5), bytes: None });
+    let texts = texts("bert").texts;
+    let expected = bits(BERT.encode(&texts).unwrap().as_slice());
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                for _ in 0..5 {
+                    assert_eq!(bits(cached.encode(&texts).unwrap().as_slice()), expected);
+                }
+            });
+        }
+    });
+    assert_eq!(cached.totals().texts, 8 * 5 * texts.len());
+}
+
+#[test]
+fn no_texts_give_no_vectors() {
+    let none = BERT.encode::<&str>(&[]).unwrap();
+    assert_eq!((none.len(), none.dim(), none.is_empty()), (0, 64, true));
+    assert!(BERT.encode_tokens::<String>(&[]).unwrap().texts().is_empty());
+}
+
+#[test]
+fn statistics_count_what_was_done() {
+    let engine = open("bert", CacheLimits::default());
+    let all = texts("bert");
+    let tokens: usize = all.input_ids.iter().map(Vec::len).sum();
+    let cut = all.untruncated_lengths.iter().filter(|&&n| n > 48).count();
+    assert!(cut > 0);
+
+    let first = engine.encode(&all.texts).unwrap().stats();
+    assert_eq!(
+        (first.texts, first.tokens, first.truncated, first.cache_hits),
+        (15, tokens, cut, 0)
+    );
+    let twice: Vec<_> = all.texts.iter().chain(&all.texts).collect();
+    let second = engine.encode(&twice).unwrap().stats();
+    assert_eq!((second.texts, second.cache_hits), (30, 30));
+    assert_eq!((second.tokens, second.truncated), (2 * tokens, 2 * cut));
+
+    let totals = engine.totals();
+    assert_eq!((totals.texts, totals.tokens, totals.truncated), (45, 3 * tokens, 3 * cut));
+    let cache = engine.cache_info();
+    assert_eq!((cache.entries, cache.hits, cache.misses), (15, 30, 15));
+    engine.cache_clear();
+    assert_eq!(engine.cache_info().entries, 0);
+}
+
+#[test]
+fn a_cached_vector_is_the_computed_one_under_every_option() {
+    let cached = open("bert", CacheLimits::default());
+    let texts = texts("bert").texts;
+    let choices = [
+        EncodeOptions::new(),
+        EncodeOptions::new().prompt("query: "),
+        EncodeOptions::new().pooling(Pooling::Max),
+        EncodeOptions::new().normalize(Normalize::None),
+        EncodeOptions::new().truncate_dim(16),
+        EncodeOptions::new().truncate_dim(16).normalize(Normalize::P(3.0)),
+    ];
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        for options in &choices {
+            let vectors = cached.encode_with(&texts, options, None).unwrap();
+            let computed = BERT.encode_with(&texts, options, None).unwrap();
+            assert_eq!(bits(vectors.as_slice()), bits(computed.as_slice()), "{options:?}");
+            seen.push(bits(vectors.as_slice()));
+        }
+    }
+    assert_eq!(seen[..6], seen[6..]);
+    assert!((1..6).all(|i| seen[i] != seen[0]));
+}
+
+#[test]
+fn pooling_and_normalisation_follow_from_the_token_vectors() {
+    let text = ["The quick brown fox"];
+    let tokens = BERT.encode_tokens(&text).unwrap();
+    let (hidden, dim) = (&tokens.texts()[0], tokens.dim());
+    let pooled = |pooling| {
+        let options = EncodeOptions::new().pooling(pooling).normalize(Normalize::None);
+        BERT.encode_with(&text, &options, None).unwrap().into_vec()
+    };
+    assert_eq!(pooled(Pooling::Cls), hidden[..dim]);
+    assert_eq!(pooled(Pooling::Last), hidden[hidden.len() - dim..]);
+    let mean = (0..dim).map(|i| {
+        let column = hidden.iter().skip(i).step_by(dim);
+        column.map(|&x| f64::from(x)).sum::<f64>() / (hidden.len() / dim) as f64
+    });
+    let mean: Vec<f32> = mean.map(|x| x as f32).collect();
+    assert!(largest_difference(&pooled(Pooling::Mean), &mean) < 1e-6);
+
+    let options = EncodeOptions::new().truncate_dim(16);
+    let cut = BERT.encode_with(&text, &options, None).unwrap();
+    let length: f32 = cut.as_slice().iter().map(|x| x * x).sum();
+    assert!((length - 1.0).abs() < 1e-6, "renormalised");
+    let full = BERT.encode(&text).unwrap();
+    let ratio = cut.as_slice()[0] / full.as_slice()[0];
+    assert!(cut.as_slice().iter().zip(full.as_slice()).all(|(a, b)| (a - b * ratio).abs() < 1e-5));
+}
+
+#[test]
+fn a_prompt_is_a_text_before_the_text() {
+    let options = EncodeOptions::new().prompt("Hello ");
+    let prompted = BERT.encode_with(&["world"], &options, None).unwrap();
+    let joined = BERT.encode(&["Hello world"]).unwrap();
+    assert_eq!(bits(prompted.as_slice()), bits(joined.as_slice()));
+}
+
+#[test]
+fn a_text_that_is_too_long_can_be_refused() {
+    let cached = open("bert", CacheLimits::default());
+    let long = "word ".repeat(100);
+    let texts = ["short", long.as_str()];
+    let refuse = EncodeOptions::new().truncate(false);
+    for _ in 0..2 {
+        let error = cached.encode_with(&texts, &refuse, None).unwrap_err();
+        let Error::TextTooLong { index: 1, tokens, limit: 48 } = error else { panic!("{error:?}") };
+        assert!(tokens > 100);
+        // The second time the vector is in the cache.
+        cached.encode(&texts).unwrap();
+    }
+    assert!(cached.tokenize(&texts, &refuse).is_err());
+    assert_eq!(cached.tokenize(&texts, &EncodeOptions::new()).unwrap()[1].ids.len(), 48);
+}
+
+#[test]
+fn the_length_limit_can_be_set_up_to_the_positions() {
+    let with_limit = |tokens| {
+        Engine::builder().max_seq_length(tokens).cache_dir(UNPACKED.path()).open(model("bert"))
+    };
+    let most = BERT.info().unwrap().dimensions.max_position_embeddings;
+    assert!(most > 48);
+    let engine = with_limit(most).unwrap();
+    let long = "word ".repeat(2 * most);
+    assert_eq!(engine.encode(&[&long]).unwrap().stats().tokens, most);
+    for wrong in [0, 1, most + 1] {
+        let error = with_limit(wrong).unwrap_err();
+        assert!(error.to_string().starts_with("max_seq_length: is "), "{error}");
+    }
+}
+
+#[test]
+fn wrong_options_are_named() {
+    let message = |options| BERT.encode_with(&["text"], &options, None).unwrap_err().to_string();
+    let new = EncodeOptions::new;
+    assert_eq!(message(new().truncate_dim(0)), "truncate_dim: is 0, this model allows 1 to 64");
+    assert_eq!(message(new().truncate_dim(65)), "truncate_dim: is 65, this model allows 1 to 64");
+    assert_eq!(message(new().max_texts(0)), "max_texts: is 0, the least is 1");
+    let device = Engine::builder().device("abacus").cache_dir(UNPACKED.path()).open(model("bert"));
+    assert!(device.unwrap_err().to_string().contains("abacus"));
+}
+
+#[test]
+fn a_monitor_sees_progress_and_stops_the_call() {
+    let texts: Vec<String> = (0..20_000).map(|i| format!("text number {i}")).collect();
+    let mut seen = Vec::new();
+    let mut watch = |finished| {
+        seen.push(finished);
+        ControlFlow::Continue(())
+    };
+    BERT.encode_with(&texts[..5000], &EncodeOptions::new(), Some(&mut watch)).unwrap();
+    assert!(seen.is_sorted() && seen.last() == Some(&5000), "{seen:?}");
+
+    let mut stop = |finished| {
+        std::thread::sleep(Duration::from_millis(1));
+        if finished > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let stopped = BERT.encode_with(&texts, &EncodeOptions::new(), Some(&mut stop));
+    assert!(matches!(stopped, Err(Error::Interrupted)));
+    assert!(BERT.encode(&["still usable"]).is_ok());
+}
+
+#[test]
+fn an_output_that_is_not_finite_is_an_error_with_the_texts_position() {
+    let folder = tempfile::tempdir().unwrap();
+    let damaged = folder.path().join("damaged");
+    copy_folder(&model("bert"), &damaged);
+    // Large but finite weights, of one word only: sound to the reader, infinite in a sum.
+    let word = BERT.tokenize(&["fox"], &EncodeOptions::new()).unwrap()[0].ids[1] as usize;
+    fill_row(&damaged.join("model.safetensors"), "embeddings.word_embeddings.weight", word, 3e38);
+    let engine = Engine::builder().cache_dir(folder.path()).open(&damaged).unwrap();
+    let error = engine.encode(&["a", "dog", "a fox", "a"]).unwrap_err();
+    assert!(matches!(error, Error::NonFinite { index: 2 }), "{error:?}");
+    let error = engine.encode_tokens(&["a fox"]).unwrap_err();
+    assert!(matches!(error, Error::NonFinite { index: 0 }), "{error:?}");
+    assert!(engine.encode(&["a", "dog"]).is_ok());
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (path, to) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() { copy_folder(&path, &to) } else { drop(std::fs::copy(path, to).unwrap()) }
+    }
+}
+
+/// Sets a row of a float32 tensor in a safetensors file.
+fn fill_row(file: &Path, tensor: &str, row: usize, value: f32) {
+    let mut bytes = std::fs::read(file).unwrap();
+    let range = {
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let view = tensors.tensor(tensor).unwrap();
+        let start = view.data().as_ptr().addr() - bytes.as_ptr().addr();
+        let row_bytes = view.shape()[1] * 4;
+        start + row * row_bytes..start + (row + 1) * row_bytes
+    };
+    for number in bytes[range].chunks_exact_mut(4) {
+        number.copy_from_slice(&value.to_le_bytes());
+    }
+    std::fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn an_engine_says_what_it_is() {
+    let info = BERT.info().unwrap();
+    assert!(info.mapped && info.path.is_file() && info.weights_bytes > 0);
+    assert_eq!((info.device.as_str(), info.max_seq_length), ("cpu", 48));
+    assert_eq!(info.dimensions.hidden_size, 64);
+    assert!(info.num_parameters > info.dimensions.vocab_size * 64);
+    assert!(info.dtypes.values().sum::<usize>() > 10);
+    assert_eq!(BERT.metadata().architecture, "bert");
+    assert!(format!("{:?}", *BERT).contains("cpu"));
+}
