@@ -1,8 +1,10 @@
 """From a source to a model folder: find it, check it, have it written, report."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from arrowembed import _core, models
 from arrowembed.errors import InvalidArgumentError
@@ -10,6 +12,9 @@ from huggingface_hub.utils.tqdm import disable_progress_bars
 from tqdm import tqdm
 
 from arrowembed_converter import sources
+
+if TYPE_CHECKING:
+    from arrowembed._core import ConversionReport  # only in the stub
 
 DType = Literal["float32", "float16", "int8"]
 Layout = Literal["packed", "row_major"]
@@ -23,7 +28,7 @@ class Conversion:
 
     source: Path
     target: Path
-    report: _core.ConversionReport
+    report: ConversionReport
 
     @property
     def saved_percent(self) -> float:
