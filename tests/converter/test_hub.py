@@ -1,21 +1,21 @@
 """Models from the hub: the real client against a server on this machine."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from arrowembed import Embedder
-from conftest import DATA, Command
+from commands import HF, Command
 from hub_server import HubServer, Repository, files_of
 from safetensors.numpy import load
 from torch_files import checkpoint_of
 
+from arrowembed import Embedder
+
 NAME = "sentence-transformers/tiny"
-MAIN = files_of(DATA / "hf" / "bert")
-OTHER = files_of(DATA / "hf" / "bert-mean")
+MAIN = files_of(HF / "bert")
+OTHER = files_of(HF / "bert-mean")
 TEXTS: list[str] = json.loads(MAIN["texts.json"])["texts"]
 TOKEN = "hf_averysecrettoken"
 
@@ -32,7 +32,7 @@ def hub() -> Iterator[HubServer]:
 
 def assert_vectors_of(folder: str, target: Path) -> None:
     """The model in `target` computes what the fixture `folder` says."""
-    with np.load(DATA / "hf" / folder / "expected.npz") as expected:
+    with np.load(HF / folder / "expected.npz") as expected:
         vectors = Embedder(target).encode(TEXTS)
         np.testing.assert_allclose(vectors, expected["embeddings"], rtol=0, atol=2e-6)
 
@@ -176,15 +176,15 @@ def test_pickled_weights_only_where_there_are_no_others(
     assert all("only" in path for path in asked)
 
 
-def test_interrupted_download_is_fetched_again(
-    hub: HubServer, command: Command, tmp_path: Path
+@pytest.mark.parametrize("missing", ["tokenizer.json", "modules.json"])
+def test_what_a_cache_lacks_is_fetched(
+    hub: HubServer, command: Command, tmp_path: Path, missing: str
 ) -> None:
-    """The cache holds the weights, but not yet all of the settings."""
+    """A download was broken off, or another library fetched only what it needed."""
     first = command("convert", NAME, tmp_path / "a", HF_ENDPOINT=hub.endpoint)
     assert first.returncode == 0, first.stderr
     [snapshot] = (tmp_path / "hf" / "hub").glob("models--*/snapshots/*")
-    (snapshot / "tokenizer.json").unlink()
-    shutil.rmtree(snapshot / "1_Pooling")
+    (snapshot / missing).unlink()
     again = command("convert", NAME, tmp_path / "b", "--dtype", "float32", HF_ENDPOINT=hub.endpoint)
     assert again.returncode == 0, again.stderr
     assert_vectors_of("bert", tmp_path / "b")

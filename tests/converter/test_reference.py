@@ -17,8 +17,8 @@ TEXTS: list[str] = json.loads((GOLDEN / "texts.json").read_text(encoding="utf-8"
 
 
 @pytest.fixture(scope="module")
-def real(minilm: Path) -> Reference:
-    return Reference(minilm)
+def real(minilm_source: Path) -> Reference:
+    return Reference(minilm_source)
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from typing import Any, Self
 
 from arrowembed import models
 from arrowembed.errors import ArrowEmbedError
-
 from arrowembed_converter import sources
 
 STARTS = 5

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from arrowembed.errors import ArrowEmbedError
-
 from arrowembed_converter import peers
 
 FIRST_TEXT = "A first text."

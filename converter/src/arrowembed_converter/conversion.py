@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from arrowembed import _core, models
-from arrowembed.errors import InvalidArgumentError
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from tqdm import tqdm
 
+from arrowembed import _core, models
+from arrowembed.errors import InvalidArgumentError
 from arrowembed_converter import sources
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from arrowembed.errors import InvalidArgumentError, MissingDependencyError, ModelNotFoundError
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from arrowembed.errors import InvalidArgumentError, MissingDependencyError, ModelNotFoundError
 from arrowembed_converter.reference import read_modules, read_settings
 
 

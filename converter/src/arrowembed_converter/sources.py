@@ -9,7 +9,6 @@ from pathlib import Path
 
 from arrowembed import models
 from arrowembed.errors import InvalidArgumentError, ModelFileError
-
 from arrowembed_converter import torch_checkpoint
 
 SAFETENSORS = "model.safetensors"

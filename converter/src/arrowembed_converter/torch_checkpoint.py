@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arrowembed.errors import ModelFileError
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from arrowembed.errors import ModelFileError
 from arrowembed_converter.torch_pickle import Storage, TensorView, read_pickle
 
 INDEX = "pytorch_model.bin.index.json"

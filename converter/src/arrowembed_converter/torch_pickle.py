@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from arrowembed.errors import ModelFileError
 
 MAX_DIMENSIONS = 8

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arrowembed import Embedder
-from arrowembed.errors import InvalidArgumentError, ModelFileError, UnsupportedModelError
 from numpy.typing import NDArray
 
+from arrowembed import Embedder
+from arrowembed.errors import InvalidArgumentError, ModelFileError, UnsupportedModelError
 from arrowembed_converter import peers, sources
 from arrowembed_converter.reference import Reference, UnsupportedReferenceError
 from arrowembed_converter.validation_texts import TEXTS
