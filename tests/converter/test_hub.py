@@ -119,8 +119,9 @@ def test_token_opens_a_gated_repository_and_stays_secret(
         **variables,
     )
     assert result.returncode == 0, result.stderr
-    own = [r for r in hub.requests if r.host.startswith("127.0.0.1")]
-    others = [r for r in hub.requests if not r.host.startswith("127.0.0.1")]
+    asked = [request for request in hub.requests if "someone/gated" in request.path]
+    own = [request for request in asked if request.host.startswith("127.0.0.1")]
+    others = [request for request in asked if not request.host.startswith("127.0.0.1")]
     assert {request.authorization for request in own} == {f"Bearer {TOKEN}"}
     assert others, "the weights are redirected to another host"
     assert {request.authorization for request in others} == {None}

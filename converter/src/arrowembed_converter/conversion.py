@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -116,7 +117,7 @@ def convert_model(
     target = Path(target) if target is not None else models.home_path(name)
     if target.exists() and not force:
         raise InvalidArgumentError(f"{target} exists already; --force replaces it")
-    if quiet:
+    if quiet or not sys.stderr.isatty():
         disable_progress_bars()
     found = sources.locate(
         source, token=token, revision=revision, local_files_only=local_files_only
