@@ -198,7 +198,11 @@ class Worker:
         self.resident_bytes: int | None = None
 
     def __enter__(self) -> Self:
-        self.ready = self._read()
+        try:
+            self.ready = self._read()
+        except WorkerError:
+            self._process.communicate()
+            raise
         return self
 
     def __exit__(
