@@ -1,5 +1,6 @@
 """What `arrowembed convert` writes, reports and refuses."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -177,6 +178,10 @@ def test_progress_counts_tensors(
     bars = []
 
     class Bar(tqdm):  # type: ignore[type-arg]
+        def __init__(self, **options: Any) -> None:
+            # As on a terminal.
+            super().__init__(**options | {"disable": False, "file": io.StringIO()})
+
         def close(self) -> None:
             bars.append((self.n, self.total))
             super().close()

@@ -1,6 +1,7 @@
 """The commands `convert`, `validate` and `benchmark` of `arrowembed`."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,8 @@ def validate(*, model: str, texts: Path | None, as_json: bool, **options: Any) -
     """
     from arrowembed_converter import validation  # noqa: PLC0415 - imports the engine
 
+    # That texts were cut is in the report.
+    logging.getLogger("arrowembed").setLevel(logging.ERROR)
     if texts is not None:
         options["texts"] = validation.read_texts(texts)
     result = validation.validate_model(model, **options)
