@@ -7,7 +7,7 @@ use crate::ops::{Backend, Load, Ops};
 use crate::plan::MicroBatch;
 
 /// A loaded model: token ids in, token vectors out.
-pub trait Encoder<B: Backend, O: Ops<B>>: Send + Sync {
+pub(crate) trait Encoder<B: Backend, O: Ops<B>>: Send + Sync {
     /// The last hidden state of every token, `[tokens, hidden_size]`.
     fn forward(&self, ops: &O, batch: &MicroBatch) -> Result<O::Tensor>;
 }
@@ -34,7 +34,7 @@ macro_rules! architectures {
         ///
         /// # Errors
         /// If the architecture is unknown or the configuration does not fit it.
-        pub fn dimensions(architecture: &str, config: &serde_json::Value) -> Result<Dimensions> {
+        pub(crate) fn dimensions(architecture: &str, config: &serde_json::Value) -> Result<Dimensions> {
             match architecture {
                 $($name => Ok($module::Config::parse(config)?.dimensions()),)*
                 other => Err(unsupported(other)),

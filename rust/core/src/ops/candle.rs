@@ -79,10 +79,10 @@ impl Load<Candle> for Loader<'_> {
     fn linear(&mut self, spec: &LinearSpec) -> Result<Linear> {
         let shape = [spec.out_features, spec.in_features];
         let weight = self.tensor(&format!("{}.weight", spec.name), &shape)?;
-        let bias = match spec.bias {
-            true => Some(self.tensor(&format!("{}.bias", spec.name), &shape[..1])?),
-            false => None,
-        };
+        let bias = spec
+            .bias
+            .then(|| self.tensor(&format!("{}.bias", spec.name), &shape[..1]))
+            .transpose()?;
         Ok(Linear::new(weight, bias))
     }
 

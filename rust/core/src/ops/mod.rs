@@ -14,7 +14,7 @@ use std::ops::Deref;
 use crate::error::{Error, Result};
 
 /// The types in which a backend keeps a model's weights.
-pub trait Backend {
+pub(crate) trait Backend {
     /// A matrix `[out_features, in_features]` with an optional bias.
     type Linear: Send + Sync;
     /// Gain and bias of a layer norm, with its epsilon.
@@ -25,28 +25,28 @@ pub trait Backend {
 
 /// A matrix as the model asks for it.
 #[derive(Debug, Clone)]
-pub struct LinearSpec {
+pub(crate) struct LinearSpec {
     /// Name in a packed file, without `.weight` and `.bias`.
-    pub name: String,
+    pub(crate) name: String,
     /// Hugging Face names of the matrices stacked into it, top to bottom; usually `name` alone.
-    pub parts: Vec<String>,
+    pub(crate) parts: Vec<String>,
     /// Output features of all parts together.
-    pub out_features: usize,
+    pub(crate) out_features: usize,
     /// Input features.
-    pub in_features: usize,
+    pub(crate) in_features: usize,
     /// Whether the parts have biases.
-    pub bias: bool,
+    pub(crate) bias: bool,
 }
 
 impl LinearSpec {
     /// A matrix with bias that stands under one name.
-    pub fn new(name: impl Into<String>, out_features: usize, in_features: usize) -> Self {
+    pub(crate) fn new(name: impl Into<String>, out_features: usize, in_features: usize) -> Self {
         let name = name.into();
         Self { parts: vec![name.clone()], name, out_features, in_features, bias: true }
     }
 
     /// A matrix with bias fused from several of equal height, `PREFIX.PART` each.
-    pub fn fused(
+    pub(crate) fn fused(
         prefix: &str,
         name: &str,
         parts: &[&str],
@@ -64,7 +64,7 @@ impl LinearSpec {
 }
 
 /// Gives a model its weights by name, checked against the shapes that it expects.
-pub trait Load<B: Backend> {
+pub(crate) trait Load<B: Backend> {
     /// Whether there is a tensor of that name.
     fn contains(&self, name: &str) -> bool;
     /// A matrix and its bias.
@@ -77,7 +77,7 @@ pub trait Load<B: Backend> {
 
 /// Element-wise function between two matrices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Activation {
+pub(crate) enum Activation {
     /// x·Φ(x) with the exact error function (Hendrycks & Gimpel 2016); Hugging Face `gelu`.
     Gelu,
     /// The tanh approximation of GELU; Hugging Face `gelu_new`, `gelu_pytorch_tanh`.
@@ -93,7 +93,7 @@ impl Activation {
     ///
     /// # Errors
     /// [`Error::UnsupportedModel`] for any other name.
-    pub fn parse(name: &str) -> Result<Self> {
+    pub(crate) fn parse(name: &str) -> Result<Self> {
         match name {
             "gelu" => Ok(Self::Gelu),
             "gelu_new" | "gelu_pytorch_tanh" => Ok(Self::GeluTanh),
@@ -108,7 +108,7 @@ impl Activation {
 
 /// What happens to a matrix product while it is still in registers.
 #[derive(Debug)]
-pub enum Epilogue<'a, T> {
+pub(crate) enum Epilogue<'a, T> {
     /// Nothing but the bias.
     None,
     /// An activation.
@@ -119,18 +119,18 @@ pub enum Epilogue<'a, T> {
 
 /// Number and width of a model's attention heads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Heads {
+pub(crate) struct Heads {
     /// Number of heads.
-    pub count: usize,
+    pub(crate) count: usize,
     /// Width of one head; `count * head_dim` is the width of the query.
-    pub head_dim: usize,
+    pub(crate) head_dim: usize,
 }
 
 /// A forward pass's operations, on one thread's context.
 ///
 /// Tensors are matrices with one row for each token of a micro-batch. Sequences lie one after the
 /// other without padding; sequence `i` is rows `offsets[i]..offsets[i + 1]`.
-pub trait Ops<B: Backend> {
+pub(crate) trait Ops<B: Backend> {
     /// Activations `[tokens, width]`.
     type Tensor;
     /// The same in ordinary memory, row-major.

@@ -6,7 +6,7 @@
 //! `out_features` in the last panel are zero.
 
 /// Output features in a panel.
-pub const WIDTH: usize = 16;
+pub(crate) const WIDTH: usize = 16;
 
 /// Rearranges a row-major matrix into panels; the result is padded to whole panels.
 ///

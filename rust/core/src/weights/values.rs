@@ -26,7 +26,9 @@ pub(crate) fn read_f32(source: &dyn TensorSource, name: &str) -> Result<(Vec<usi
         scales.expect_shape(&[rows])?;
         let width = values.len().checked_div(rows).unwrap_or(0).max(1);
         for (row, scale) in values.chunks_exact_mut(width).zip(elements_as_f32(&scales)?) {
-            row.iter_mut().for_each(|value| *value *= scale);
+            for value in row {
+                *value *= scale;
+            }
         }
     }
     Ok((tensor.shape, values))

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::math::exp2;
-use super::matmul::{AsIs, Finish, PanelData, Panels, Rows, RowsMut, matmul};
+use super::matmul::{AsIs, Finish, Panels, Rows, RowsMut, matmul};
 use super::simd::{LANES, Simd, load_upto, store_upto};
 use crate::ops::Heads;
 
@@ -55,8 +55,8 @@ pub(super) fn attention<S: Simd>(
         let (key, value) = (width + query, 2 * width + query);
         pack_keys(&qkv[key..], 3 * width, tokens, dim, &mut scratch.keys);
         pack_values(&qkv[value..], 3 * width, tokens, dim, &mut scratch.values);
-        let keys = Panels::new(PanelData::Float32(&scratch.keys), tokens, dim);
-        let values = Panels::new(PanelData::Float32(&scratch.values), dim, tokens);
+        let keys = Panels::new(&scratch.keys, tokens, dim);
+        let values = Panels::new(&scratch.values, dim, tokens);
         for first in (0..tokens).step_by(QUERY_BLOCK) {
             let rows = (tokens - first).min(QUERY_BLOCK);
             let queries = Rows::new(&qkv[first * 3 * width + query..], rows, dim, 3 * width);

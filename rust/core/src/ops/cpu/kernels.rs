@@ -1,6 +1,8 @@
 //! The operations on whole tensors, generic over the instruction set; [`super::isa`] compiles each
 //! of them for every one.
 
+use half::f16;
+
 pub(super) use super::attention::Scratch as AttentionScratch;
 use super::math::activate;
 use super::matmul::{Finish, Panels, Rows, RowsMut, matmul};
@@ -9,12 +11,20 @@ use super::rows::{add_table_row, layer_norm as layer_norm_row};
 use super::simd::Simd;
 use crate::ops::{Activation, Heads};
 
+/// A matrix of any of the element types.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Weights<'a> {
+    Float32(Panels<'a, f32>),
+    Float16(Panels<'a, f16>),
+    Int8(Panels<'a, i8>),
+}
+
 /// A matrix product with all that happens to it in registers.
 #[derive(Debug)]
 pub(super) struct LinearJob<'a> {
     /// `[rows, in_features]`
     pub(super) x: &'a [f32],
-    pub(super) weight: Panels<'a>,
+    pub(super) weight: Weights<'a>,
     pub(super) in_features: usize,
     pub(super) out_features: usize,
     /// What each output feature is multiplied by first: the scales of int8 weights.
@@ -38,7 +48,11 @@ pub(super) fn linear<S: Simd>(simd: S, job: &LinearJob<'_>, out: &mut [f32]) {
     let (columns, rows) = (job.out_features, out.len() / job.out_features);
     let x = Rows::new(job.x, rows, job.in_features, job.in_features);
     let mut out = RowsMut::new(out, rows, columns, columns);
-    matmul(simd, x, job.weight, &mut out, job);
+    match job.weight {
+        Weights::Float32(weight) => matmul(simd, x, weight, &mut out, job),
+        Weights::Float16(weight) => matmul(simd, x, weight, &mut out, job),
+        Weights::Int8(weight) => matmul(simd, x, weight, &mut out, job),
+    }
 }
 
 impl<S: Simd> Finish<S> for LinearJob<'_> {

@@ -1,10 +1,9 @@
 //! Weights as the CPU kernels use them: slices of the mapped file.
 
 use arrow_buffer::Buffer;
-use half::f16;
 
-use super::kernels::TableData;
-use super::matmul::{PanelData, Panels};
+use super::kernels::{TableData, Weights};
+use super::matmul::Panels;
 use crate::error::{Error, Result};
 use crate::ops::{Backend, LinearSpec, Load};
 use crate::weights::{DType, Layout, Tensor, TensorSource};
@@ -72,13 +71,13 @@ impl Elements {
 }
 
 impl Linear {
-    pub(super) fn panels(&self) -> Panels<'_> {
-        let data = match &self.weight {
-            Elements::Float32(data) => PanelData::Float32(data.typed_data::<f32>()),
-            Elements::Float16(data) => PanelData::Float16(data.typed_data::<f16>()),
-            Elements::Int8(data) => PanelData::Int8(data.typed_data::<i8>()),
-        };
-        Panels::new(data, self.out_features, self.in_features)
+    pub(super) fn weights(&self) -> Weights<'_> {
+        let (out, width) = (self.out_features, self.in_features);
+        match &self.weight {
+            Elements::Float32(data) => Weights::Float32(Panels::new(data.typed_data(), out, width)),
+            Elements::Float16(data) => Weights::Float16(Panels::new(data.typed_data(), out, width)),
+            Elements::Int8(data) => Weights::Int8(Panels::new(data.typed_data(), out, width)),
+        }
     }
 
     pub(super) fn scale(&self) -> Option<&[f32]> {
@@ -183,10 +182,10 @@ impl Load<Cpu> for Loader<'_> {
         let (out_features, in_features) = (spec.out_features, spec.in_features);
         let name = format!("{}.weight", spec.name);
         let (weight, scale) = self.scaled(&name, out_features, in_features, Layout::Panel16)?;
-        let bias = match spec.bias {
-            true => Some(self.floats(&format!("{}.bias", spec.name), out_features)?),
-            false => None,
-        };
+        let bias = spec
+            .bias
+            .then(|| self.floats(&format!("{}.bias", spec.name), out_features))
+            .transpose()?;
         Ok(Linear { weight, out_features, in_features, scale, bias })
     }
 

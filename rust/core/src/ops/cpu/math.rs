@@ -20,7 +20,7 @@ fn polynomial<S: Simd, const N: usize>(simd: S, x: S::V, c: [f32; N]) -> S::V {
 pub(super) fn exp2<S: Simd>(simd: S, x: S::V) -> S::V {
     const TWO_TO_F: [f32; 7] = [
         1.0,
-        6.931_471_8e-1,
+        std::f32::consts::LN_2,
         2.402_264_8e-1,
         5.550_332_4e-2,
         9.618_437e-3,
@@ -46,10 +46,16 @@ fn exp<S: Simd>(simd: S, x: S::V) -> S::V {
 /// precision.
 #[inline(always)]
 fn erf<S: Simd>(simd: S, z: S::V) -> S::V {
-    const P: [f32; 6] =
-        [1.128_379, 1.927_645_7e-1, 5.306_054e-2, 3.868_346_8e-3, 2.874_795_2e-4, 2.034_727e-6];
+    const P: [f32; 6] = [
+        std::f32::consts::FRAC_2_SQRT_PI,
+        1.927_645_7e-1,
+        5.306_054e-2,
+        3.868_346_8e-3,
+        2.874_795_2e-4,
+        2.034_727e-6,
+    ];
     const Q: [f32; 6] =
-        [1.0, 5.041_648_1e-1, 1.150_848_2e-1, 1.517_233_5e-2, 1.188_119_3e-3, 3.807_056_4e-5];
+        [1.0, 5.041_648e-1, 1.150_848_2e-1, 1.517_233_5e-2, 1.188_119_3e-3, 3.807_056_4e-5];
     let z = simd.min(simd.splat(3.92), simd.max(simd.splat(-3.92), z));
     let t = simd.mul(z, z);
     let erf = simd.div(simd.mul(z, polynomial(simd, t, P)), polynomial(simd, t, Q));
@@ -69,7 +75,7 @@ pub(super) fn activate<S: Simd>(simd: S, activation: Activation, x: S::V) -> S::
         // 0.5 x (1 + tanh(u)) = x·sigmoid(2u) with u = sqrt(2/π) (x + 0.044715 x³).
         Activation::GeluTanh => {
             let inner = simd.mul_add(simd.splat(0.044_715), simd.mul(x, x), one);
-            let two_u = simd.mul(simd.mul(x, inner), simd.splat(1.595_769_1));
+            let two_u = simd.mul(simd.mul(x, inner), simd.splat(1.595_769));
             times_sigmoid(simd, x, two_u)
         }
         Activation::Relu => simd.max(simd.splat(0.0), x),

@@ -20,18 +20,18 @@ const K_BLOCK: usize = 384;
 pub(super) struct Rows<'a> {
     data: &'a [f32],
     stride: usize,
-    rows: usize,
+    count: usize,
     width: usize,
 }
 
 impl<'a> Rows<'a> {
-    /// `rows` rows of `width` floats, `stride` apart, the first at `data[0]`.
+    /// `count` rows of `width` floats, `stride` apart, the first at `data[0]`.
     ///
     /// # Panics
     /// If they do not fit into `data`.
-    pub(super) fn new(data: &'a [f32], rows: usize, width: usize, stride: usize) -> Self {
-        assert!(fits(data.len(), rows, width, stride), "rows do not fit their memory");
-        Self { data, stride, rows, width }
+    pub(super) fn new(data: &'a [f32], count: usize, width: usize, stride: usize) -> Self {
+        assert!(fits(data.len(), count, width, stride), "rows do not fit their memory");
+        Self { data, stride, count, width }
     }
 }
 
@@ -40,57 +40,45 @@ impl<'a> Rows<'a> {
 pub(super) struct RowsMut<'a> {
     data: &'a mut [f32],
     stride: usize,
-    rows: usize,
+    count: usize,
     width: usize,
 }
 
 impl<'a> RowsMut<'a> {
-    /// `rows` rows of `width` floats, `stride` apart, the first at `data[0]`.
+    /// `count` rows of `width` floats, `stride` apart, the first at `data[0]`.
     ///
     /// # Panics
     /// If they do not fit into `data`.
-    pub(super) fn new(data: &'a mut [f32], rows: usize, width: usize, stride: usize) -> Self {
-        assert!(fits(data.len(), rows, width, stride), "rows do not fit their memory");
-        Self { data, stride, rows, width }
+    pub(super) fn new(data: &'a mut [f32], count: usize, width: usize, stride: usize) -> Self {
+        assert!(fits(data.len(), count, width, stride), "rows do not fit their memory");
+        Self { data, stride, count, width }
     }
 }
 
-fn fits(len: usize, rows: usize, width: usize, stride: usize) -> bool {
-    width <= stride && (rows == 0 || (rows - 1) * stride + width <= len)
-}
-
-/// The elements of a matrix in panels.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum PanelData<'a> {
-    Float32(&'a [f32]),
-    Float16(&'a [f16]),
-    Int8(&'a [i8]),
+fn fits(len: usize, count: usize, width: usize, stride: usize) -> bool {
+    width <= stride && (count == 0 || (count - 1) * stride + width <= len)
 }
 
 /// A matrix `[out_features, in_features]` in the layout of [`crate::weights::panels`].
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Panels<'a> {
-    data: PanelData<'a>,
+pub(super) struct Panels<'a, W> {
+    data: &'a [W],
     out_features: usize,
     in_features: usize,
 }
 
-impl<'a> Panels<'a> {
+impl<'a, W> Panels<'a, W> {
     /// # Panics
     /// If `data` has not the length that follows from the shape.
-    pub(super) fn new(data: PanelData<'a>, out_features: usize, in_features: usize) -> Self {
-        let len = match data {
-            PanelData::Float32(data) => data.len(),
-            PanelData::Float16(data) => data.len(),
-            PanelData::Int8(data) => data.len(),
-        };
-        assert_eq!(len, out_features.next_multiple_of(LANES) * in_features, "panel length");
+    pub(super) fn new(data: &'a [W], out_features: usize, in_features: usize) -> Self {
+        let expected = out_features.next_multiple_of(LANES) * in_features;
+        assert_eq!(data.len(), expected, "panel length");
         Self { data, out_features, in_features }
     }
 }
 
 /// An element type of panels: how 16 of them become floats.
-trait Weight: Copy {
+pub(super) trait Weight: Copy {
     /// # Safety
     /// 16 elements are readable at `from`.
     unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::V;
@@ -139,58 +127,43 @@ impl<S: Simd> Finish<S> for AsIs {
     }
 }
 
+/// Columns of the widest tile, and its rows times them.
+const MAX_COLUMNS: usize = 2 * LANES;
+const MAX_TILE: usize = 12 * MAX_COLUMNS;
+
 /// `out = finish(a · weightᵀ)`
 ///
 /// # Panics
 /// If the shapes do not fit each other.
 #[inline(always)]
-pub(super) fn matmul<S: Simd>(
+pub(super) fn matmul<S: Simd, W: Weight>(
     simd: S,
     a: Rows<'_>,
-    weight: Panels<'_>,
-    out: &mut RowsMut<'_>,
-    finish: &impl Finish<S>,
-) {
-    assert_eq!(a.width, weight.in_features, "input features");
-    assert_eq!(out.width, weight.out_features, "output features");
-    assert_eq!(a.rows, out.rows, "rows");
-    match weight.data {
-        PanelData::Float32(data) => product(simd, a, data, out, finish),
-        PanelData::Float16(data) => product(simd, a, data, out, finish),
-        PanelData::Int8(data) => product(simd, a, data, out, finish),
-    }
-}
-
-/// Columns of the widest tile, and its rows times them.
-const MAX_COLUMNS: usize = 2 * LANES;
-const MAX_TILE: usize = 12 * MAX_COLUMNS;
-
-#[inline(always)]
-fn product<S: Simd, W: Weight>(
-    simd: S,
-    a: Rows<'_>,
-    panels: &[W],
+    weight: Panels<'_, W>,
     out: &mut RowsMut<'_>,
     finish: &impl Finish<S>,
 ) {
     const { assert!(S::TILE_PANELS * LANES <= MAX_COLUMNS) };
-    const { assert!(S::TILE_ROWS * S::TILE_PANELS * LANES <= MAX_TILE) };
+    const { assert!(S::TILE_ROWS * MAX_COLUMNS <= MAX_TILE) };
+    assert_eq!(a.width, weight.in_features, "input features");
+    assert_eq!(out.width, weight.out_features, "output features");
+    assert_eq!(a.count, out.count, "rows");
     let in_features = a.width;
-    let row_blocks = a.rows.div_ceil(S::TILE_ROWS);
+    let row_blocks = a.count.div_ceil(S::TILE_ROWS);
     for column in (0..out.width).step_by(S::TILE_PANELS * LANES) {
-        let panel = &panels[column * in_features..];
+        let panel = &weight.data[column * in_features..];
         let group = (out.width - column).div_ceil(LANES).min(S::TILE_PANELS);
         let columns = (out.width - column).min(group * LANES);
         for k in (0..in_features).step_by(K_BLOCK) {
             let steps = (in_features - k).min(K_BLOCK);
             for block in 0..row_blocks {
                 // Blocks of nearly equal height: 13 rows are 7 and 6, not 12 and 1.
-                let row = block * a.rows / row_blocks;
-                let rows = (block + 1) * a.rows / row_blocks - row;
+                let row = block * a.count / row_blocks;
+                let rows = (block + 1) * a.count / row_blocks - row;
                 let mut out = RowsMut {
                     data: &mut out.data[row * out.stride + column..],
                     stride: out.stride,
-                    rows,
+                    count: rows,
                     width: columns,
                 };
                 let mut tile = Tile {
@@ -228,14 +201,14 @@ fn product<S: Simd, W: Weight>(
 
 impl RowsMut<'_> {
     fn copy_to(&self, padded: &mut [f32; MAX_TILE]) {
-        let rows = self.data.chunks(self.stride).take(self.rows);
+        let rows = self.data.chunks(self.stride).take(self.count);
         for (row, padded) in rows.zip(padded.chunks_mut(MAX_COLUMNS)) {
             padded[..self.width].copy_from_slice(&row[..self.width]);
         }
     }
 
     fn copy_from(&mut self, padded: &[f32; MAX_TILE]) {
-        let rows = self.data.chunks_mut(self.stride).take(self.rows);
+        let rows = self.data.chunks_mut(self.stride).take(self.count);
         for (row, padded) in rows.zip(padded.chunks(MAX_COLUMNS)) {
             row[..self.width].copy_from_slice(&padded[..self.width]);
         }
@@ -245,7 +218,7 @@ impl RowsMut<'_> {
     /// the product, because an activation beside it would push its sums out of the registers.
     #[inline(always)]
     fn finish<S: Simd>(&mut self, simd: S, row: usize, column: usize, finish: &impl Finish<S>) {
-        for r in 0..self.rows {
+        for r in 0..self.count {
             for c in (0..self.width).step_by(LANES) {
                 let out = &mut self.data[r * self.stride + c..];
                 let n = self.width - c;
@@ -289,6 +262,7 @@ impl<W: Weight> Tile<W> {
                     $(($r, 2) if S::TILE_ROWS >= $r && S::TILE_PANELS >= 2 => unsafe {
                         self.multiply::<S, $r, 2>(simd)
                     },
+                    // SAFETY: as this function's.
                     ($r, 1) if S::TILE_ROWS >= $r => unsafe { self.multiply::<S, $r, 1>(simd) },)*
                     _ => unreachable!("a tile of {rows} rows and {group} panels"),
                 }
@@ -305,10 +279,10 @@ impl<W: Weight> Tile<W> {
     #[allow(clippy::needless_range_loop)]
     unsafe fn multiply<S: Simd, const R: usize, const P: usize>(&self, simd: S) {
         let mut sums = [[simd.splat(0.0); P]; R];
-        // SAFETY of the blocks below: `run`'s conditions, with `r < R`, `p < P` and `k < steps`.
         if !self.first {
             for r in 0..R {
                 for p in 0..P {
+                    // SAFETY: `run`'s conditions, with r < R and p < P.
                     sums[r][p] =
                         unsafe { simd.load(self.out.add(r * self.out_stride + p * LANES)) };
                 }
@@ -318,9 +292,11 @@ impl<W: Weight> Tile<W> {
             let mut weights = [simd.splat(0.0); P];
             for p in 0..P {
                 let at = p * self.panel_stride + k * LANES;
+                // SAFETY: `run`'s conditions, with p < P and k < steps.
                 weights[p] = unsafe { W::load(simd, self.panel.add(at)) };
             }
             for r in 0..R {
+                // SAFETY: `run`'s conditions, with r < R and k < steps.
                 let a = simd.splat(unsafe { *self.a.add(r * self.a_stride + k) });
                 for p in 0..P {
                     sums[r][p] = simd.mul_add(a, weights[p], sums[r][p]);
@@ -329,6 +305,7 @@ impl<W: Weight> Tile<W> {
         }
         for r in 0..R {
             for p in 0..P {
+                // SAFETY: `run`'s conditions, with r < R and p < P.
                 unsafe { simd.store(sums[r][p], self.out.add(r * self.out_stride + p * LANES)) };
             }
         }

@@ -3,6 +3,8 @@
 //! [`load`] takes slices of the map; [`isa`] chooses the instruction set; [`kernels`] are the
 //! operations on whole tensors, over [`matmul`], [`attention`], [`rows`] and [`math`], all written
 //! once over [`simd`]. `x86`, `neon` and [`scalar`] are the instruction sets.
+// A kernel is compiled for an instruction set only where it is inlined into that set's entry point.
+#![allow(clippy::inline_always)]
 
 mod attention;
 mod isa;
@@ -94,7 +96,7 @@ impl Ops<Cpu> for Context {
         let mut out = self.pool.take(x.rows(), weight.out_features);
         let job = LinearJob {
             x,
-            weight: weight.panels(),
+            weight: weight.weights(),
             in_features: weight.in_features,
             out_features: weight.out_features,
             scale: weight.scale(),

@@ -1,5 +1,6 @@
 //! [`Simd`] on 64-bit ARM, where NEON is part of the base instruction set.
 #![allow(unsafe_code)]
+#![allow(clippy::wildcard_imports)] // half of it would be a list of intrinsics
 
 use std::arch::aarch64::*;
 

@@ -4,8 +4,8 @@ use half::f16;
 use proptest::prelude::*;
 
 use super::isa::{self, Isa};
-use super::kernels::{AttentionScratch, LinearJob, NormJob, TableData, Then};
-use super::matmul::{PanelData, Panels};
+use super::kernels::{AttentionScratch, LinearJob, NormJob, TableData, Then, Weights};
+use super::matmul::Panels;
 use crate::ops::{Activation, Heads};
 
 /// Numbers in -1..1, the same for the same seed.
@@ -88,11 +88,11 @@ enum Storage {
 }
 
 impl Storage {
-    fn data(&self) -> (PanelData<'_>, Option<&[f32]>) {
+    fn weights(&self, out: usize, width: usize) -> (Weights<'_>, Option<&[f32]>) {
         match self {
-            Self::Float32(data) => (PanelData::Float32(data), None),
-            Self::Float16(data) => (PanelData::Float16(data), None),
-            Self::Int8(data, scale) => (PanelData::Int8(data), Some(scale)),
+            Self::Float32(data) => (Weights::Float32(Panels::new(data, out, width)), None),
+            Self::Float16(data) => (Weights::Float16(Panels::new(data, out, width)), None),
+            Self::Int8(data, scale) => (Weights::Int8(Panels::new(data, out, width)), Some(scale)),
         }
     }
 }
@@ -132,10 +132,10 @@ proptest! {
                     Then::Add(other) => sum + f64::from(other[i]),
                 }
             }).collect();
-            let (data, scale) = storage.data();
+            let (weight, scale) = storage.weights(out, width);
             let job = LinearJob {
                 x: &x,
-                weight: Panels::new(data, out, width),
+                weight,
                 in_features: width,
                 out_features: out,
                 scale,
@@ -270,7 +270,7 @@ fn activated(isa: Isa, kind: Activation, x: &[f32]) -> Vec<f32> {
     let one = panels(&[1.0], 1, 1, 0.0);
     let job = LinearJob {
         x,
-        weight: Panels::new(PanelData::Float32(&one), 1, 1),
+        weight: Weights::Float32(Panels::new(&one, 1, 1)),
         in_features: 1,
         out_features: 1,
         scale: None,

@@ -1,5 +1,6 @@
 //! [`Simd`] on x86-64: AVX2 with FMA and F16C, and AVX-512.
 #![allow(unsafe_code)]
+#![allow(clippy::wildcard_imports)] // half of it would be a list of intrinsics
 
 use std::arch::x86_64::*;
 
