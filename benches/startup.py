@@ -1,6 +1,6 @@
 """How long until the first vector: in a started process, and from the start of a process.
 
-    python benches/startup.py MODEL [--against sentence-transformers=FOLDER@PYTHON]
+python benches/startup.py MODEL [--against sentence-transformers=FOLDER@PYTHON]
 """
 
 import argparse
@@ -22,7 +22,8 @@ print(opened - start, time.perf_counter() - start)
 
 PROCESSES = {
     "arrowembed": (
-        "import sys; from arrowembed import Embedder; Embedder(sys.argv[1]).encode('The first text.')"
+        "import sys; from arrowembed import Embedder; "
+        "Embedder(sys.argv[1]).encode('The first text.')"
     ),
     "sentence-transformers": (
         "import sys; from sentence_transformers import SentenceTransformer; "
@@ -71,7 +72,8 @@ def main() -> None:
     own = statistics.median(seconds["arrowembed"])
     for engine, times in seconds.items():
         median = statistics.median(times)
-        print(f"process start to exit, one vector: {engine:<22} {median:7.3f} s  {median / own:5.1f}x")
+        label = f"process start to exit, one vector: {engine:<22}"
+        print(f"{label} {median:7.3f} s  {median / own:5.1f}x")
 
 
 if __name__ == "__main__":

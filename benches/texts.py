@@ -3,7 +3,7 @@
 import re
 from pydoc_data.topics import topics
 
-# Words of this prose make 1.4 tokens each, so these are about 8 to 20, 8 to 256 and over 256 tokens.
+# Words of this prose make 1.4 tokens each: about 8 to 20, 8 to 256 and over 256 tokens.
 SHORT = (6, 12)
 LONG = 250
 
@@ -25,7 +25,7 @@ def cut(lengths: list[int]) -> list[str]:
 
 
 def text_set(kind: str, count: int) -> list[str]:
-    """`count` texts: `short`, `long`, or `mixed` with as many short as long ones and all between."""
+    """`count` texts: `short`, `long`, or `mixed` with as many short as long ones."""
     low, high = SHORT
     if kind == "short":
         return cut([low + i % (high - low + 1) for i in range(count)])

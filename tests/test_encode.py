@@ -343,6 +343,7 @@ def test_progress_bar_needs_tqdm(model, monkeypatch):
 
 def test_info(model, bert_mean_folder):
     info = model.info()
+    assert info["name"] == "bert-mean"
     assert info["architecture"] == "bert"
     assert info["dimension"] == model.dimension == 48
     assert info["max_seq_length"] == model.max_seq_length == 48

@@ -4,7 +4,6 @@ import pickle
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 

@@ -248,6 +248,12 @@ def test_a_hugging_face_folder_opens_as_it_is(texts, bert_mean_folder):
     np.testing.assert_allclose(vectors, expected, atol=1e-6, rtol=0)
 
 
+def test_a_model_has_the_name_it_was_found_by():
+    model = Embedder("sentence-transformers/all-MiniLM-L6-v2")
+    assert model.info()["name"] == "all-MiniLM-L6-v2"
+    assert model.info()["dimension"] == 384
+
+
 def test_a_wrong_type_of_option(bert_folder):
     with pytest.raises(InvalidArgumentError, match="cache_bytes"):
         Embedder(bert_folder, cache_bytes=-1)

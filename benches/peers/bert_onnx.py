@@ -50,6 +50,7 @@ def write(folder: Path, target: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     hidden, heads = config["hidden_size"], config["num_attention_heads"]
     graph = Graph(load_file(folder / "model.safetensors"), config["layer_norm_eps"])
+
     def ints(name: str, *values: int) -> str:
         return graph.constant(name, np.array(values, dtype=np.int64))
 

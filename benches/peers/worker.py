@@ -24,7 +24,7 @@ def arrowembed(model: str, threads: int) -> Encode:
     set_num_threads(threads)
     # No cache: the same texts come every round.
     embedder = Embedder(model, cache_size=0)
-    return lambda texts, batch: embedder.encode(texts)
+    return lambda texts, _: embedder.encode(texts)
 
 
 def sentence_transformers(model: str, threads: int) -> Encode:

@@ -6,6 +6,18 @@ from typing import Any, Literal, TypedDict, final, type_check_only
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "ArrowArray",
+    "Engine",
+    "__version__",
+    "convert",
+    "get_num_threads",
+    "isa",
+    "quantize",
+    "set_num_threads",
+    "verify",
+]
+
 __version__: str
 
 @type_check_only
@@ -80,7 +92,7 @@ class Engine:
         path: str,
         *,
         device: str = "cpu",
-        cache_entries: int | None = 10_000,
+        cache_entries: int | None = ...,  # 10_000
         cache_bytes: int | None = None,
         cache_dir: str | None = None,
         max_seq_length: int | None = None,

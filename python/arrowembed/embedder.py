@@ -109,7 +109,7 @@ class Embedder:
             device=device,
             cache_entries=cache_size,
             cache_bytes=cache_bytes,
-            cache_dir=str(models.cache_folder()),
+            cache_dir=str(models.home()),
             max_seq_length=max_seq_length,
             verify=verify,
         )
@@ -392,7 +392,7 @@ class Embedder:
         """What is known of the model, the engine and what they have done so far."""
         engine, totals, metadata = self._engine.info(), self._engine.totals(), self._metadata
         return {
-            "name": metadata["name"],
+            "name": self._name_of_model(),
             "path": engine["path"],
             "architecture": metadata["architecture"],
             "dimension": self.dimension,
@@ -463,6 +463,11 @@ class Embedder:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (self._name, str(self._path), self._settings)
+
+    def _name_of_model(self) -> str:
+        """The name it was found by; what its files say if they were given by their path."""
+        given_by_path = Path(self._name).expanduser().absolute() == self._path
+        return self._metadata["name"] if given_by_path else models.short_name(self._name)
 
     def _encode_with_prompt(
         self, names: Sequence[str], sentences: Texts, options: EncodeOptions

@@ -131,11 +131,6 @@ def models_folder() -> Path:
     return home() / "models"
 
 
-def cache_folder() -> Path:
-    """Folder in which the engine unpacks models whose files cannot be mapped."""
-    return home() / "unpacked"
-
-
 def home_path(name: str) -> Path:
     """Where a model of that name is kept below `models_folder`.
 

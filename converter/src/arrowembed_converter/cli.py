@@ -56,7 +56,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Write the report a
 @click.option("--quiet", "-q", is_flag=True, help="Show neither progress nor report.")
 @_JSON
 def convert(*, as_json: bool, quiet: bool, **options: Any) -> None:
-    r"""Convert the model SOURCE to a model folder.
+    """Convert the model SOURCE to a model folder.
 
     SOURCE is a Hugging Face or sentence-transformers folder, the name of an installed package that
     carries one, or a model's name on the hub. TARGET is the folder to write; without it the model

@@ -103,7 +103,7 @@ def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> N
     help="Show the version and exit.",
 )
 def app(*, debug: bool) -> None:
-    r"""Text embeddings on your own machine.
+    """Text embeddings on your own machine.
 
     \b
     arrowembed embed "one text" "another"

@@ -74,7 +74,7 @@ def embed(
     precision: str,
     **options: Any,
 ) -> None:
-    r"""Embed TEXTS, the lines of a file, or those of standard input.
+    """Embed TEXTS, the lines of a file, or those of standard input.
 
     \b
     arrowembed embed "one text" "another"

@@ -44,7 +44,7 @@ _CHUNK = 1024
     help="Form of the output.",
 )
 def search(query: str, *, path: Path | None, top_k: int, form: str, **options: Any) -> None:
-    r"""Find the lines of a file, or of standard input, that are nearest in meaning to QUERY.
+    """Find the lines of a file, or of standard input, that are nearest in meaning to QUERY.
 
     Blank lines are passed over.
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     help="Form of the output.",
 )
 def similarity(texts: tuple[str, ...], *, path: Path | None, form: str, **options: Any) -> None:
-    r"""Show how similar TEXTS, or the lines of a file, are to each other.
+    """Show how similar TEXTS, or the lines of a file, are to each other.
 
     \b
     arrowembed similarity "a cat" "a kitten" "a tax return"
