@@ -6,7 +6,7 @@
 use std::hint::black_box;
 use std::path::PathBuf;
 
-use arrowembed::{CacheLimit, Engine};
+use arrowembed::{CacheLimits, Engine};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn model() -> PathBuf {
@@ -19,7 +19,7 @@ fn model() -> PathBuf {
 fn encode(criterion: &mut Criterion) {
     let unpacked = tempfile::tempdir().expect("a temporary folder");
     let engine = Engine::builder()
-        .cache(CacheLimit::OFF)
+        .cache(CacheLimits::OFF)
         .cache_dir(unpacked.path())
         .open(model())
         .expect("the model opens");

@@ -19,6 +19,11 @@ pub struct CacheLimits {
     pub bytes: Option<usize>,
 }
 
+impl CacheLimits {
+    /// No cache.
+    pub const OFF: Self = Self { entries: Some(0), bytes: None };
+}
+
 impl Default for CacheLimits {
     /// 10,000 entries, of any size.
     fn default() -> Self {
@@ -257,10 +262,7 @@ mod tests {
 
     #[test]
     fn a_limit_of_nothing_switches_it_off() {
-        for limits in [
-            CacheLimits { entries: Some(0), bytes: None },
-            CacheLimits { entries: None, bytes: Some(0) },
-        ] {
+        for limits in [CacheLimits::OFF, CacheLimits { entries: None, bytes: Some(0) }] {
             let cache = Cache::new(limits);
             assert!(cache.lock().is_none());
             cache.clear();

@@ -1,5 +1,7 @@
 //! The engine as its users see it, on small models with random weights.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // a test says what it expects by failing
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
@@ -10,8 +12,6 @@ use arrowembed::{
 };
 use proptest::prelude::*;
 use serde::Deserialize;
-
-const NO_CACHE: CacheLimits = CacheLimits { entries: Some(0), bytes: None };
 
 fn model(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/hf").join(name)
@@ -24,7 +24,7 @@ fn open(name: &str, limits: CacheLimits) -> Engine {
     Engine::builder().cache(limits).cache_dir(UNPACKED.path()).open(model(name)).unwrap()
 }
 
-static BERT: LazyLock<Engine> = LazyLock::new(|| open("bert", NO_CACHE));
+static BERT: LazyLock<Engine> = LazyLock::new(|| open("bert", CacheLimits::OFF));
 
 /// Held by tests that change the process's number of threads.
 fn threads() -> MutexGuard<'static, ()> {
@@ -73,7 +73,7 @@ fn bits(vector: &[f32]) -> Vec<u32> {
 #[test]
 fn vectors_are_those_of_hugging_face() {
     for name in ["bert", "bert-mean"] {
-        let vectors = open(name, NO_CACHE).encode(&texts(name).texts).unwrap();
+        let vectors = open(name, CacheLimits::OFF).encode(&texts(name).texts).unwrap();
         let difference = largest_difference(vectors.as_slice(), &expected(name, "embeddings"));
         assert!(difference < 2e-6, "{name}: {difference}");
     }
@@ -337,7 +337,11 @@ fn copy_folder(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let (path, to) = (entry.path(), to.join(entry.file_name()));
-        if path.is_dir() { copy_folder(&path, &to) } else { drop(std::fs::copy(path, to).unwrap()) }
+        if path.is_dir() {
+            copy_folder(&path, &to);
+        } else {
+            std::fs::copy(path, to).unwrap();
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Arrow columns in and out by the PyCapsule interface
+//! Arrow columns in and out by the `PyCapsule` interface
 //! (<https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html>).
 
 use std::ffi::CStr;
@@ -65,7 +65,7 @@ impl TextColumn {
 
     /// The texts in order, without a copy; the empty text stands for null.
     pub(crate) fn texts(&self) -> Vec<&str> {
-        let mut texts = Vec::with_capacity(self.0.iter().map(|piece| piece.len()).sum());
+        let mut texts = Vec::with_capacity(self.0.iter().map(Array::len).sum());
         for piece in &self.0 {
             match piece.data_type() {
                 DataType::Utf8 => texts.extend(piece.as_string::<i32>().iter().map(or_empty)),
@@ -82,17 +82,21 @@ impl TextColumn {
         if self.0.iter().all(|piece| piece.logical_null_count() == 0) {
             return None;
         }
-        let valid = self.0.iter().flat_map(|piece| {
-            let nulls = piece.logical_nulls();
-            (0..piece.len()).map(move |i| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(i)))
-        });
-        Some(NullBuffer::new(BooleanBuffer::from_iter(valid)))
+        let valid: BooleanBuffer = self
+            .0
+            .iter()
+            .flat_map(|piece| {
+                let nulls = piece.logical_nulls();
+                (0..piece.len()).map(move |i| nulls.as_ref().is_none_or(|nulls| nulls.is_valid(i)))
+            })
+            .collect();
+        Some(NullBuffer::new(valid))
     }
 
     /// The texts' vectors as an array, null where the text is.
     pub(crate) fn vectors(&self, embeddings: Embeddings) -> PyResult<ArrowArray> {
         let dim = i32::try_from(embeddings.dim()).map_err(PyErr::from)?;
-        let item = Arc::new(Field::new("item", DataType::Float32, true));
+        let item = Arc::new(Field::new("item", DataType::Float32, false));
         let numbers = Arc::new(Float32Array::from(embeddings.into_vec()));
         FixedSizeListArray::try_new(item, dim, numbers, self.validity())
             .map(ArrowArray)

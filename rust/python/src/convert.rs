@@ -15,6 +15,7 @@ use crate::monitor::Monitor;
     name=None, on_progress=None,
 ))]
 #[allow(clippy::too_many_arguments)] // keyword arguments, named on Python's side
+#[allow(clippy::needless_pass_by_value)] // arguments come from Python by value
 pub(crate) fn convert<'py>(
     py: Python<'py>,
     source: PathBuf,
@@ -61,6 +62,7 @@ pub(crate) fn convert<'py>(
 
 #[pyfunction]
 #[pyo3(signature = (path, on_progress=None))]
+#[allow(clippy::needless_pass_by_value)] // as above
 pub(crate) fn verify(
     py: Python<'_>,
     path: PathBuf,

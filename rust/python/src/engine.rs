@@ -19,6 +19,8 @@ pub(crate) struct Engine(arrowembed::Engine);
 
 type Matrix<'py> = Bound<'py, PyArray2<f32>>;
 type Stats<'py> = Bound<'py, PyDict>;
+/// Token ids, token type ids, length in tokens before truncation.
+type Tokens = (Vec<u32>, Vec<u32>, usize);
 
 #[pymethods]
 #[allow(clippy::too_many_arguments)] // keyword arguments, named on Python's side
@@ -145,7 +147,7 @@ impl Engine {
         texts: &Bound<'_, PyAny>,
         prompt: &str,
         truncate: bool,
-    ) -> PyResult<Vec<(Vec<u32>, Vec<u32>, usize)>> {
+    ) -> PyResult<Vec<Tokens>> {
         let options = arrowembed::EncodeOptions::new().prompt(prompt).truncate(truncate);
         let texts = self::texts(texts)?;
         let tokens = py.detach(|| self.0.tokenize(&texts, &options)).raise(py)?;
