@@ -3,6 +3,8 @@
 //! The model is `ARROWEMBED_MODEL` (a model folder), or the small random one of the tests, which shows
 //! what lies around the arithmetic.
 
+#![allow(clippy::expect_used)] // nothing to measure without a model
+
 use std::hint::black_box;
 use std::path::PathBuf;
 

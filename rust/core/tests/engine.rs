@@ -33,13 +33,13 @@ fn threads() -> MutexGuard<'static, ()> {
 }
 
 #[derive(Deserialize)]
-struct Texts {
+struct Fixture {
     texts: Vec<String>,
     input_ids: Vec<Vec<u32>>,
     untruncated_lengths: Vec<usize>,
 }
 
-fn texts(name: &str) -> Texts {
+fn texts(name: &str) -> Fixture {
     let json = std::fs::read(model(name).join("texts.json")).unwrap();
     serde_json::from_slice(&json).unwrap()
 }
