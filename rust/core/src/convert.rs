@@ -1,5 +1,8 @@
 //! From any model that can be read to a model folder.
 
+#[cfg(test)]
+mod tests;
+
 use std::fs::File;
 use std::io::Read;
 use std::ops::ControlFlow;
@@ -164,10 +167,12 @@ pub struct TensorReport {
 ///
 /// use arrowembed::{ConvertOptions, convert, verify};
 ///
-/// let report = convert(source, &target, &ConvertOptions::default(), &mut |done, total| {
-///     eprintln!("{done} of {total}");
+/// let mut all = 0;
+/// let report = convert(source, &target, &ConvertOptions::default(), &mut |_done, total| {
+///     all = total;
 ///     ControlFlow::Continue(())
 /// })?;
+/// assert_eq!(report.tensors.len(), all);
 /// assert!(report.bytes < report.source_bytes);
 /// assert!(verify(&target, &mut |_, _| ControlFlow::Continue(()))? > 0);
 /// # Ok(())
@@ -195,7 +200,7 @@ pub fn convert(
         Arrangement::RowMajor => plan_row_major(weights),
     };
 
-    let (source_bytes, source_sha256) = digest(&files)?;
+    let (source_bytes, source_sha256) = digest(&files, &mut || progress(0, planned.len()))?;
     let origin = files.first().map_or(source, PathBuf::as_path);
     metadata.format_version = FORMAT_VERSION;
     metadata.dtype = options.dtype;
@@ -307,8 +312,8 @@ fn copy_tokenizer(from: &Path, to: &FolderInTheMaking) -> Result<()> {
     Ok(())
 }
 
-/// Length and SHA-256 of files, one after the other.
-fn digest(files: &[PathBuf]) -> Result<(u64, String)> {
+/// Length and SHA-256 of files, one after the other; `go_on` is asked every few milliseconds.
+fn digest(files: &[PathBuf], go_on: &mut dyn FnMut() -> ControlFlow<()>) -> Result<(u64, String)> {
     let (mut bytes, mut hash) = (0, Sha256::new());
     let mut piece = vec![0; 1 << 20];
     for path in files {
@@ -317,6 +322,9 @@ fn digest(files: &[PathBuf]) -> Result<(u64, String)> {
             let read = file.read(&mut piece).map_err(Error::io(path))?;
             if read == 0 {
                 break;
+            }
+            if go_on().is_break() {
+                return Err(Error::Interrupted);
             }
             bytes += read as u64;
             hash.update(piece.get(..read).unwrap_or_default());

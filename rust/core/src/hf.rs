@@ -1,5 +1,8 @@
 //! What a Hugging Face or sentence-transformers folder says of its model.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 

@@ -36,6 +36,8 @@ pub(crate) mod convert;
 pub(crate) mod embeddings;
 pub(crate) mod engine;
 pub(crate) mod error;
+#[cfg(test)]
+mod fixtures;
 pub(crate) mod folder;
 pub(crate) mod hf;
 pub(crate) mod info;

@@ -1,5 +1,8 @@
 //! From a path to a model that is ready to run: its metadata, its tokenizer and packed weights.
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -172,3 +172,76 @@ fn key(metadata: &Metadata, files: &[PathBuf]) -> Result<String> {
     }
     Ok(hex(&hash.finalize()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::fixtures::{all_values, hf, hf_copy, open_with};
+
+    fn cached(cache: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(cache.join("unpacked")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    #[test]
+    fn a_model_is_unpacked_once_and_again_when_it_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (source, cache) = (hf_copy("bert", folder.path()), folder.path().join("cache"));
+        let first = open_with(&source, &cache).unwrap();
+        let written = fs::metadata(&first.path).unwrap().modified().unwrap();
+        let second = open_with(&source, &cache).unwrap();
+        assert_eq!(first.path, second.path);
+        assert_eq!(fs::metadata(&second.path).unwrap().modified().unwrap(), written);
+        assert_eq!(cached(&cache), [first.path.clone()]);
+
+        let weights = source.join("model.safetensors");
+        fs::copy(&weights, source.join("copy")).unwrap();
+        fs::rename(source.join("copy"), &weights).unwrap();
+        assert_ne!(open_with(&source, &cache).unwrap().path, first.path);
+    }
+
+    #[test]
+    fn a_damaged_file_in_the_cache_is_made_again() {
+        let cache = tempfile::tempdir().unwrap();
+        let first = open_with(&hf("bert"), cache.path()).unwrap();
+        let (values, whole) = (all_values(first.weights.as_ref()), fs::read(&first.path).unwrap());
+        for damaged in [&whole[..whole.len() / 2], &[], b"ARROW1 but no more"] {
+            // Never in place: the first model is still mapped.
+            fs::remove_file(&first.path).unwrap();
+            fs::write(&first.path, damaged).unwrap();
+            let again = open_with(&hf("bert"), cache.path()).unwrap();
+            assert_eq!(again.path, first.path);
+            assert_eq!(all_values(again.weights.as_ref()), values);
+        }
+        assert_eq!(fs::read(&first.path).unwrap(), whole);
+        assert_eq!(cached(cache.path()).len(), 1);
+    }
+
+    #[test]
+    fn without_a_cache_the_model_is_unpacked_into_a_temporary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let blocked = folder.path().join("file");
+        fs::write(&blocked, "no folder").unwrap();
+        let model = open_with(&hf("bert"), &blocked).unwrap();
+        let usual = open_with(&hf("bert"), folder.path()).unwrap();
+        assert_eq!(all_values(model.weights.as_ref()), all_values(usual.weights.as_ref()));
+        assert_eq!(model.path, hf("bert").join("model.safetensors"));
+    }
+
+    #[test]
+    fn many_at_once_all_get_the_whole_model() {
+        let cache = tempfile::tempdir().unwrap();
+        let values = |_| {
+            let model = open_with(&hf("bert"), cache.path()).unwrap();
+            all_values(model.weights.as_ref())
+        };
+        let all: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8).map(|i| scope.spawn(move || values(i))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
+        assert_eq!(cached(cache.path()).len(), 1);
+    }
+}

@@ -4,7 +4,10 @@
 //! slices of the map and stay untouched. Every length and offset is checked against the file before
 //! arrow-ipc's decoder, which trusts some of them, gets to see it.
 
-use std::collections::HashMap;
+mod check;
+#[cfg(test)]
+mod tests;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,20 +17,17 @@ use arrow_array::{Array, RecordBatch};
 use arrow_buffer::Buffer;
 use arrow_ipc::convert::try_fb_to_schema;
 use arrow_ipc::reader::FileDecoder;
-use arrow_ipc::{Block, CompressionType, MetadataVersion, root_as_footer, root_as_message};
-use arrow_schema::{DataType, Field, Schema};
+use arrow_ipc::{Block, root_as_footer};
 
 use super::embedded::Embedded;
 use super::map::map;
-use super::table::{Columns, DATA, Row, index_rows, schema};
+use super::table::{Columns, DATA, Row, Rows, schema};
 use super::{Layout, Tensor, TensorSource};
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 6] = b"ARROW1";
 /// What stands before the footer's end: its length and the magic.
 const TRAILER: usize = 4 + MAGIC.len();
-/// Continuation marker and length before each message.
-const PREFIX: usize = 8;
 
 /// A model file whose tensors share the mapped memory.
 ///
@@ -51,9 +51,9 @@ const PREFIX: usize = 8;
 pub struct ArrowFile {
     path: PathBuf,
     embedded: Embedded,
-    rows: Vec<Row>,
+    rows: Rows,
+    /// One for each row.
     payloads: Vec<Payload>,
-    by_name: HashMap<String, usize>,
     /// Decodes the payload column of compressed records.
     decoder: FileDecoder,
 }
@@ -120,14 +120,12 @@ impl ArrowFile {
 
 impl TensorSource for ArrowFile {
     fn names(&self) -> Vec<&str> {
-        self.rows.iter().map(|row| row.name.as_str()).collect()
+        self.rows.names()
     }
 
     fn get(&self, name: &str) -> Result<Option<Tensor>> {
-        let Some(&i) = self.by_name.get(name) else { return Ok(None) };
-        let (Some(row), Some(payload)) = (self.rows.get(i), self.payloads.get(i)) else {
-            return Ok(None);
-        };
+        let Some((i, row)) = self.rows.find(name) else { return Ok(None) };
+        let Some(payload) = self.payloads.get(i) else { return Ok(None) };
         let data = match payload {
             Payload::Plain(data) => data.clone(),
             Payload::Compressed { message, block, row: row_in_batch } => {
@@ -187,7 +185,7 @@ impl Reader<'_> {
             return Err(self.invalid("it is big-endian"));
         }
         let stored = try_fb_to_schema(fields).map_err(|e| self.invalid(format!("schema: {e}")))?;
-        self.check_schema(&stored)?;
+        check::check_schema(&stored).map_err(|reason| self.invalid(reason))?;
         if footer.dictionaries().is_some_and(|blocks| !blocks.is_empty()) {
             return Err(self.invalid("it has dictionaries, which model files do not use"));
         }
@@ -208,10 +206,12 @@ impl Reader<'_> {
             (decoder((0..=DATA).chain([4, 5]).collect()), decoder(vec![0, 1, 2, 4, 5]));
         let payload_decoder = decoder(vec![DATA]);
 
-        let (mut rows, mut payloads) = (Vec::new(), Vec::new());
+        let (mut rows, mut payloads) = (Rows::default(), Vec::new());
         for block in footer.recordBatches().iter().flatten() {
-            let message = self.block(block, footer_start)?;
-            let compressed = self.check_message(block, &message, footer.version())?;
+            let message = check::slice_block(&self.file, block, footer_start)
+                .map_err(|reason| self.invalid(reason))?;
+            let compressed = check::check_message(block, &message, footer.version())
+                .map_err(|e| self.invalid(format!("the record at {} {e}", block.offset())))?;
             let batch = decode(if compressed { &small } else { &all }, block, &message, self.path)?;
             let columns = Columns::of(&batch, self.path)?;
             for i in 0..batch.num_rows() {
@@ -224,13 +224,13 @@ impl Reader<'_> {
                     row.check_len(data.len(), self.path)?;
                     Payload::Plain(data)
                 };
-                rows.push(row);
+                rows.push(row, self.path)?;
                 payloads.push(payload);
             }
         }
-        let by_name = index_rows(&rows, self.path)?;
+        rows.check_scales(self.path)?;
         let path = self.path.to_owned();
-        Ok(ArrowFile { path, embedded, rows, payloads, by_name, decoder: payload_decoder })
+        Ok(ArrowFile { path, embedded, rows, payloads, decoder: payload_decoder })
     }
 
     fn footer_start(&self) -> Result<usize> {
@@ -251,132 +251,4 @@ impl Reader<'_> {
             .filter(|start| *start >= MAGIC.len())
             .ok_or_else(|| self.invalid("its footer is longer than the file"))
     }
-
-    fn check_schema(&self, stored: &Schema) -> Result<()> {
-        let expected = schema();
-        let same = stored.fields().len() == expected.fields().len()
-            && stored.fields().iter().zip(expected.fields()).all(|(a, b)| same_column(a, b));
-        if same {
-            return Ok(());
-        }
-        let columns: Vec<_> =
-            stored.fields().iter().map(|f| format!("{}: {}", f.name(), f.data_type())).collect();
-        Err(self.invalid(format!(
-            "its columns are ({}), not those of a model file",
-            columns.join(", ")
-        )))
-    }
-
-    /// The bytes of a block, message and body.
-    fn block(&self, block: &Block, footer_start: usize) -> Result<Buffer> {
-        let range = (|| {
-            let offset = usize::try_from(block.offset()).ok()?;
-            let metadata = usize::try_from(block.metaDataLength()).ok()?;
-            let length = metadata.checked_add(usize::try_from(block.bodyLength()).ok()?)?;
-            let end = offset.checked_add(length)?;
-            (metadata > PREFIX && end <= footer_start).then_some((offset, length))
-        })();
-        let (offset, length) = range.ok_or_else(|| {
-            self.invalid(format!("a record of the footer lies outside of it: {block:?}"))
-        })?;
-        Ok(self.file.slice_with_length(offset, length))
-    }
-
-    /// Checks all that arrow-ipc's decoder takes on trust; returns whether the record is compressed.
-    fn check_message(
-        &self,
-        block: &Block,
-        bytes: &Buffer,
-        version: MetadataVersion,
-    ) -> Result<bool> {
-        let invalid = |reason: &str| {
-            self.invalid(format!("the record at offset {} {reason}", block.offset()))
-        };
-        let (metadata, body) = bytes
-            .split_at_checked(block.metaDataLength() as usize)
-            .ok_or_else(|| invalid("is cut short"))?;
-        let (prefix, message) =
-            metadata.split_at_checked(PREFIX).ok_or_else(|| invalid("has no header"))?;
-        if !prefix.starts_with(&[0xff; 4]) {
-            return Err(invalid("does not begin with a continuation marker"));
-        }
-        let message = root_as_message(message).map_err(|e| invalid(&format!("is damaged: {e}")))?;
-        if message.version() != version {
-            return Err(invalid("has another version than the footer"));
-        }
-        let record =
-            message.header_as_record_batch().ok_or_else(|| invalid("is not a record batch"))?;
-
-        let nodes = record.nodes().ok_or_else(|| invalid("has no nodes"))?;
-        if nodes.len() != NODES {
-            return Err(invalid("has another number of columns than the schema"));
-        }
-        for (i, node) in nodes.iter().enumerate() {
-            let length_fits = if i == SHAPE_ITEMS {
-                usize::try_from(node.length()).is_ok_and(|length| length <= MOST_SHAPE_ITEMS)
-            } else {
-                node.length() == record.length()
-            };
-            if !length_fits || node.null_count() != 0 {
-                return Err(invalid("has columns of unequal length or nulls"));
-            }
-        }
-        if !(0..=MOST_ROWS).contains(&record.length()) {
-            return Err(invalid("has an implausible number of rows"));
-        }
-
-        let codec = record.compression().map(|compression| compression.codec());
-        let buffers = record.buffers().ok_or_else(|| invalid("has no buffers"))?;
-        if buffers.len() != BUFFERS {
-            return Err(invalid("has another number of buffers than the schema"));
-        }
-        for buffer in buffers {
-            let range = usize::try_from(buffer.offset())
-                .ok()
-                .zip(usize::try_from(buffer.length()).ok())
-                .and_then(|(start, length)| body.get(start..start.checked_add(length)?));
-            let stored = range.ok_or_else(|| invalid("has a buffer outside of its body"))?;
-            if codec.is_some_and(|codec| !is_plausible(stored, codec)) {
-                return Err(invalid("has a compressed buffer of implausible size"));
-            }
-        }
-        Ok(codec.is_some())
-    }
-}
-
-/// Nodes of a record: six columns and the items of `shape`.
-const NODES: usize = 7;
-/// The node that holds the items of `shape`.
-const SHAPE_ITEMS: usize = 2;
-/// Buffers of a record: 3 each for the four columns of strings and bytes, 2 each for `shape`, its
-/// items and `num_params`.
-const BUFFERS: usize = 18;
-/// More rows than any model has tensors; keeps `rows + 1` and the like from overflowing.
-const MOST_ROWS: i64 = 1 << 24;
-const MOST_SHAPE_ITEMS: usize = 1 << 28;
-
-/// Whether a compressed buffer can hold as much as it claims to. The decoder allocates what is
-/// claimed; LZ4 shrinks at most 255 times, a Zstandard block of 128 KiB to 4 bytes at the least.
-fn is_plausible(stored: &[u8], codec: CompressionType) -> bool {
-    let ratio = match codec {
-        CompressionType::LZ4_FRAME => 255,
-        CompressionType::ZSTD => 1 << 15,
-        _ => return false,
-    };
-    let Some((claim, content)) = stored.split_first_chunk() else { return stored.is_empty() };
-    match i64::from_le_bytes(*claim) {
-        // Stored uncompressed.
-        -1 => true,
-        claim => u64::try_from(claim)
-            .is_ok_and(|claim| claim <= (content.len() as u64).saturating_mul(ratio)),
-    }
-}
-
-/// Whether a column is the one expected; the name of a list's items differs between writers.
-fn same_column(stored: &Field, expected: &Field) -> bool {
-    stored.name() == expected.name()
-        && match (stored.data_type(), expected.data_type()) {
-            (DataType::List(a), DataType::List(b)) => a.data_type() == b.data_type(),
-            (a, b) => a == b,
-        }
 }

@@ -224,3 +224,138 @@ impl Planned {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::InMemory;
+    use crate::weights::values::read_f32;
+
+    fn planned(source: &InMemory, ask: impl FnOnce(&mut Planner) -> Result<()>) -> Vec<Planned> {
+        let names = source.names().into_iter().map(str::to_owned).collect();
+        let mut planner = Planner { names, planned: Vec::new() };
+        ask(&mut planner).unwrap();
+        planner.planned
+    }
+
+    fn pack(planned: &Planned, source: &InMemory) -> Result<Packed> {
+        planned.pack(source, Some(DType::Float32), Path::new("source"))
+    }
+
+    /// The numbers of a packed tensor.
+    fn values(packed: Packed) -> Vec<f32> {
+        let mut source = InMemory::default();
+        let name = packed.tensor.name.clone();
+        source.0.insert(name.clone(), packed.tensor);
+        read_f32(&source, &name).unwrap().1
+    }
+
+    fn attention() -> InMemory {
+        let part = |first: u8| (0..8).map(|i| f32::from(first + i)).collect::<Vec<_>>();
+        InMemory::default()
+            .with("a.query.weight", &[2, 4], part(0))
+            .with("a.key.weight", &[2, 4], part(10))
+            .with("a.value.weight", &[2, 4], part(20))
+            .with("a.query.bias", &[2], vec![1.0, 2.0])
+            .with("a.key.bias", &[2], vec![3.0, 4.0])
+            .with("a.value.bias", &[2], vec![5.0, 6.0])
+    }
+
+    fn qkv() -> LinearSpec {
+        LinearSpec::fused("a", "qkv", &["query", "key", "value"], 6, 4)
+    }
+
+    #[test]
+    fn the_parts_of_a_matrix_are_stacked_in_order() {
+        let source = attention();
+        let planned = planned(&source, |planner| planner.linear(&qkv()));
+        let names: Vec<_> = planned.iter().map(|p| p.name.as_str()).collect();
+        assert_eq!(names, ["a.qkv.weight", "a.qkv.bias"]);
+        let weight = pack(&planned[0], &source).unwrap();
+        assert_eq!(weight.tensor.layout, Layout::Panel16);
+        assert_eq!(weight.tensor.shape, [6, 4]);
+        let expected: Vec<f32> =
+            (0..8).chain(10..18).chain(20..28).map(|i: u8| f32::from(i)).collect();
+        assert_eq!(values(weight), expected);
+        let bias = pack(&planned[1], &source).unwrap();
+        assert_eq!(values(bias), [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    }
+
+    #[test]
+    fn a_source_that_is_packed_already_gives_the_stacked_matrix() {
+        let source = InMemory::default()
+            .with("a.qkv.weight", &[6, 4], (0..24_u8).map(f32::from).collect())
+            .with("a.qkv.bias", &[6], vec![0.5; 6]);
+        let planned = planned(&source, |planner| planner.linear(&qkv()));
+        let weight = pack(&planned[0], &source).unwrap();
+        assert_eq!(values(weight), (0..24_u8).map(f32::from).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_missing_part_is_named() {
+        let mut source = attention();
+        source.0.remove("a.key.weight");
+        let planned = planned(&source, |planner| planner.linear(&qkv()));
+        let error = pack(&planned[0], &source).err().unwrap();
+        assert!(error.to_string().contains("a.key.weight"), "{error}");
+    }
+
+    #[test]
+    fn parts_and_wholes_of_the_wrong_shape_are_refused() {
+        let source = attention().with("a.key.weight", &[2, 3], vec![0.0; 6]);
+        let planned_qkv = planned(&source, |planner| planner.linear(&qkv()));
+        let error = pack(&planned_qkv[0], &source).err().unwrap();
+        assert_eq!(error.code(), "shape_mismatch");
+        assert!(error.to_string().contains("a.key.weight"), "{error}");
+
+        let source = attention().with("a.key.weight", &[3, 4], vec![0.0; 12]);
+        let error = pack(&planned_qkv[0], &source).err().unwrap();
+        assert!(error.to_string().contains("[7, 4]"), "{error}");
+    }
+
+    #[test]
+    fn weights_that_are_not_finite_are_named() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let source = attention().with("a.value.bias", &[2], vec![0.0, bad]);
+            let planned = planned(&source, |planner| planner.linear(&qkv()));
+            let error = pack(&planned[1], &source).err().unwrap();
+            assert_eq!(error.code(), "invalid_file");
+            assert!(error.to_string().contains("a.value.bias"), "{error}");
+            assert!(error.to_string().contains("element 1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_norm_may_say_gamma_and_beta() {
+        let source = InMemory::default().with("n.gamma", &[2], vec![1.0, 2.0]).with(
+            "n.beta",
+            &[2],
+            vec![3.0, 4.0],
+        );
+        let planned = planned(&source, |planner| planner.norm("n", 2, 1e-12));
+        assert_eq!(planned[0].name, "n.weight");
+        assert_eq!(values(pack(&planned[0], &source).unwrap()), [1.0, 2.0]);
+        assert_eq!(planned[1].name, "n.bias");
+        assert_eq!(values(pack(&planned[1], &source).unwrap()), [3.0, 4.0]);
+    }
+
+    #[test]
+    fn vectors_stay_float32_and_matrices_take_the_dtype() {
+        let source = attention();
+        let planned = planned(&source, |planner| planner.linear(&qkv()));
+        let pack = |i: usize, dtype| planned[i].pack(&source, dtype, Path::new("")).unwrap();
+        assert_eq!(pack(0, Some(DType::Float16)).tensor.dtype, DType::Float16);
+        assert_eq!(pack(1, Some(DType::Float16)).tensor.dtype, DType::Float32);
+        assert_eq!(pack(0, None).tensor.dtype, DType::Float32);
+        let int8 = pack(0, Some(DType::Int8));
+        assert_eq!(int8.scales.unwrap().name, "a.qkv.weight.scale");
+    }
+
+    #[test]
+    fn row_major_keeps_everything_but_scales() {
+        let source = attention().with("a.query.weight.scale", &[2], vec![1.0; 2]);
+        let planned = plan_row_major(&source);
+        assert_eq!(planned.len(), 6);
+        assert!(planned.iter().all(|p| p.layout == Layout::RowMajor && p.shape.is_none()));
+    }
+}

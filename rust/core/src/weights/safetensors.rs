@@ -99,3 +99,85 @@ impl TensorSource for SafetensorsFiles {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use safetensors::tensor::TensorView;
+
+    use super::*;
+    use crate::fixtures::{all_values, assert_invariant, hf};
+
+    fn write(path: &Path, tensors: &[(&str, Dtype, usize, &[u8])]) {
+        let views = tensors.iter().map(|(name, dtype, rows, bytes)| {
+            ((*name).to_owned(), TensorView::new(*dtype, vec![*rows], bytes).unwrap())
+        });
+        fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+    }
+
+    #[test]
+    fn floating_point_tensors_are_read_and_others_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let double: Vec<u8> = [0.5_f64, -2.25].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let single: Vec<u8> = [0.1_f32, 3.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        write(
+            &path,
+            &[
+                ("double", Dtype::F64, 2, &double),
+                ("single", Dtype::F32, 2, &single),
+                ("half", Dtype::F16, 1, &[0x00, 0x3c]),
+                ("brain", Dtype::BF16, 1, &[0x80, 0x3f]),
+                ("ids", Dtype::I64, 1, &[0; 8]),
+                ("byte", Dtype::U8, 1, &[7]),
+            ],
+        );
+        let source = SafetensorsFiles::open(&[path]).unwrap();
+        assert_invariant(&source);
+        let values = all_values(&source);
+        assert_eq!(values.len(), 4);
+        assert_eq!(values["double"].1, [0.5, -2.25]);
+        assert_eq!(values["single"].1, [0.1, 3.0]);
+        assert_eq!(values["half"].1, [1.0]);
+        assert_eq!(values["brain"].1, [1.0]);
+    }
+
+    #[test]
+    fn shards_are_one_source_and_must_not_overlap() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["one", "two"].map(|name| folder.path().join(name));
+        write(&paths[0], &[("a", Dtype::F32, 1, &[0; 4])]);
+        write(&paths[1], &[("b", Dtype::F32, 1, &[0; 4])]);
+        assert_eq!(SafetensorsFiles::open(&paths).unwrap().names(), ["a", "b"]);
+        write(&paths[1], &[("a", Dtype::F32, 1, &[0; 4])]);
+        let error = SafetensorsFiles::open(&paths).unwrap_err();
+        assert!(error.to_string().contains("there twice"), "{error}");
+    }
+
+    #[test]
+    fn damaged_headers_and_files_cut_short_never_do_harm() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = fs::read(hf("bert-mean").join("model.safetensors")).unwrap();
+        let header = u64::from_le_bytes(*whole.first_chunk().unwrap()) as usize;
+        let path = folder.path().join("model.safetensors");
+        let opens = |bytes: &[u8]| {
+            fs::remove_file(&path).ok();
+            fs::write(&path, bytes).unwrap();
+            let source = SafetensorsFiles::open(std::slice::from_ref(&path));
+            source.inspect(|source| assert_invariant(source)).is_ok()
+        };
+        assert!(opens(&whole));
+        for length in (0..PREFIX + header).step_by(97).chain([whole.len() - 1, whole.len() / 2]) {
+            assert!(!opens(&whole[..length]), "{length}");
+        }
+        let mut damaged = whole.clone();
+        for i in (0..PREFIX).chain((PREFIX..PREFIX + header).step_by(31)) {
+            for value in [whole[i] ^ 1, whole[i] ^ 0x80, b'9', b'-', b'"', 0xff] {
+                damaged[i] = value;
+                opens(&damaged);
+            }
+            damaged[i] = whole[i];
+        }
+    }
+}

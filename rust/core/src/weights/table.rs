@@ -195,25 +195,57 @@ impl<'a> Columns<'a> {
     }
 }
 
-/// The rows by name; refuses duplicates and int8 without scales.
-pub(crate) fn index_rows(rows: &[Row], path: &Path) -> Result<HashMap<String, usize>> {
-    let mut by_name = HashMap::with_capacity(rows.len());
-    for (i, row) in rows.iter().enumerate() {
-        if by_name.insert(row.name.clone(), i).is_some() {
+/// More tensors than any model has.
+const MOST_ROWS: usize = 1 << 20;
+
+/// The rows of a file, found by name.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    rows: Vec<Row>,
+    by_name: HashMap<String, usize>,
+}
+
+impl Rows {
+    /// Adds a row; refuses a name that is there already.
+    pub(crate) fn push(&mut self, row: Row, path: &Path) -> Result<()> {
+        if self.rows.len() >= MOST_ROWS {
+            let reason = format!("it has more than {MOST_ROWS} tensors");
+            return Err(Error::invalid_file(path, reason));
+        }
+        if self.by_name.insert(row.name.clone(), self.rows.len()).is_some() {
             return Err(Error::invalid_file(path, format!("tensor {:?} is there twice", row.name)));
         }
+        self.rows.push(row);
+        Ok(())
     }
-    for row in rows.iter().filter(|row| row.dtype == DType::Int8) {
-        let scales = by_name.get(&scale_name(&row.name)).and_then(|&i| rows.get(i));
-        let fit = |scales: &Row| {
-            scales.dtype == DType::Float32 && Some(&scales.shape[..]) == row.shape.get(..1)
-        };
-        if !scales.is_some_and(fit) {
-            return Err(Error::invalid_file(
-                path,
-                format!("int8 tensor {:?} has no float32 scale for each row", row.name),
-            ));
+
+    /// The row of that name and its position.
+    pub(crate) fn find(&self, name: &str) -> Option<(usize, &Row)> {
+        let &i = self.by_name.get(name)?;
+        Some((i, self.rows.get(i)?))
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter()
+    }
+
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.iter().map(|row| row.name.as_str()).collect()
+    }
+
+    /// Refuses int8 tensors without their scales.
+    pub(crate) fn check_scales(&self, path: &Path) -> Result<()> {
+        for row in self.iter().filter(|row| row.dtype == DType::Int8) {
+            let fit = |(_, scales): (usize, &Row)| {
+                scales.dtype == DType::Float32 && Some(&scales.shape[..]) == row.shape.get(..1)
+            };
+            if !self.find(&scale_name(&row.name)).is_some_and(fit) {
+                return Err(Error::invalid_file(
+                    path,
+                    format!("int8 tensor {:?} has no float32 scale for each row", row.name),
+                ));
+            }
         }
+        Ok(())
     }
-    Ok(by_name)
 }

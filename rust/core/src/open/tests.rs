@@ -1,0 +1,232 @@
+use std::collections::BTreeMap;
+use std::fs;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::convert::{Arrangement, ConvertOptions};
+use crate::fixtures::{all_values, assert_invariant, convert_to, hf, hf_copy, open_with};
+use crate::weights::{DType, Layout};
+
+fn options(dtype: &str, layout: &str, format: &str, compression: &str) -> ConvertOptions {
+    ConvertOptions {
+        dtype: dtype.parse().unwrap(),
+        arrangement: layout.parse().unwrap(),
+        format: format.parse().unwrap(),
+        compression: compression.parse().unwrap(),
+        name: None,
+    }
+}
+
+type Values = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+/// The numbers that every form of the fixture must give.
+fn expected(folder: &TempDir) -> Values {
+    let target = folder.path().join("expected");
+    convert_to(&hf("bert"), &target, &options("float32", "packed", "arrow", "none"));
+    all_values(open_with(&target, folder.path()).unwrap().weights.as_ref())
+}
+
+fn assert_packed(model: &OpenModel) {
+    assert_invariant(model.weights.as_ref());
+    let matrix = model.weights.require("encoder.layer.0.attention.self.qkv.weight").unwrap();
+    assert_eq!(matrix.layout, Layout::Panel16);
+    for name in model.weights.names() {
+        let data = model.weights.require(name).unwrap().data;
+        assert!((data.as_ptr() as usize).is_multiple_of(64), "{name}");
+    }
+}
+
+#[test]
+fn every_form_of_a_model_gives_the_same_packed_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let expected = expected(&folder);
+    let cache = folder.path().join("cache");
+    for (layout, format, compression) in [
+        ("packed", "arrow", "none"),
+        ("packed", "arrow", "lz4"),
+        ("packed", "arrow", "zstd"),
+        ("packed", "parquet", "none"),
+        ("packed", "parquet", "lz4"),
+        ("row_major", "arrow", "none"),
+        ("row_major", "arrow", "zstd"),
+        ("row_major", "parquet", "zstd"),
+    ] {
+        let target = folder.path().join(format!("{layout}-{format}-{compression}"));
+        let report =
+            convert_to(&hf("bert"), &target, &options("float32", layout, format, compression));
+        for path in [&target, &report.path] {
+            let model = open_with(path, &cache).unwrap();
+            assert_packed(&model);
+            assert_eq!(all_values(model.weights.as_ref()), expected, "{}", path.display());
+            assert!(model.tokenizer.is_file());
+            assert_eq!(model.metadata.max_seq_length, 48);
+            let mapped_as_it_is = (layout, format, compression) == ("packed", "arrow", "none");
+            assert_eq!(model.path == report.path, mapped_as_it_is);
+        }
+    }
+    for source in [hf("bert"), hf("bert").join("model.safetensors")] {
+        let model = open_with(&source, &cache).unwrap();
+        assert_packed(&model);
+        assert_eq!(all_values(model.weights.as_ref()), expected);
+        assert!(model.path.starts_with(cache.join("unpacked")));
+    }
+}
+
+#[test]
+fn a_prefix_and_unused_tensors_are_no_hindrance() {
+    let cache = tempfile::tempdir().unwrap();
+    let model = open_with(&hf("bert-mean"), cache.path()).unwrap();
+    let names = model.weights.names();
+    assert!(names.contains(&"bert.encoder.layer.1.attention.self.qkv.bias"));
+    assert!(names.iter().all(|name| name.starts_with("bert.")), "{names:?}");
+}
+
+#[test]
+fn int8_survives_being_unpacked() {
+    let folder = tempfile::tempdir().unwrap();
+    let (direct, detour) = (folder.path().join("direct"), folder.path().join("detour"));
+    convert_to(&hf("bert"), &direct, &options("int8", "packed", "arrow", "none"));
+    convert_to(&hf("bert"), &detour, &options("int8", "row_major", "parquet", "zstd"));
+    let direct = open_with(&direct, folder.path()).unwrap();
+    let detour = open_with(&detour, folder.path()).unwrap();
+    let name = "encoder.layer.0.intermediate.dense.weight";
+    let of = |model: &OpenModel| model.weights.require(name).unwrap();
+    assert_eq!(of(&direct).dtype, DType::Int8);
+    assert_eq!(of(&direct).data, of(&detour).data);
+    assert!(direct.weights.names().contains(&"encoder.layer.0.intermediate.dense.weight.scale"));
+}
+
+#[test]
+fn half_precision_sources_stay_half_precision() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("half");
+    convert_to(&hf("bert"), &target, &options("float16", "row_major", "arrow", "none"));
+    let model = open_with(&target, folder.path()).unwrap();
+    let matrix = model.weights.require("encoder.layer.0.output.dense.weight").unwrap();
+    assert_eq!((matrix.dtype, matrix.layout), (DType::Float16, Layout::Panel16));
+    let bias = model.weights.require("encoder.layer.0.output.dense.bias").unwrap();
+    assert_eq!(bias.dtype, DType::Float32);
+}
+
+#[test]
+fn the_metadata_beside_a_file_wins_over_the_copy_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model");
+    convert_to(&hf("bert"), &target, &ConvertOptions::default());
+    let beside = target.join("metadata.json");
+    let changed = fs::read_to_string(&beside)
+        .unwrap()
+        .replace("\"max_seq_length\": 48", "\"max_seq_length\": 17");
+    fs::write(&beside, changed).unwrap();
+    assert_eq!(open_with(&target, folder.path()).unwrap().metadata.max_seq_length, 17);
+    fs::remove_file(&beside).unwrap();
+    assert_eq!(open_with(&target, folder.path()).unwrap().metadata.max_seq_length, 48);
+}
+
+#[test]
+fn metadata_that_makes_no_sense_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model");
+    convert_to(&hf("bert"), &target, &ConvertOptions::default());
+    let beside = target.join("metadata.json");
+    let whole = fs::read_to_string(&beside).unwrap();
+    for (from, to, named) in [
+        ("\"format_version\": 1", "\"format_version\": 2", "upgrade"),
+        ("\"format_version\": 1", "\"format_version\": 0", "format version 0"),
+        ("\"max_seq_length\": 48", "\"max_seq_length\": 65", "max_seq_length"),
+        ("\"max_seq_length\": 48", "\"max_seq_length\": -1", "invalid value"),
+        ("\"pooling\": \"cls\"", "\"pooling\": \"sum\"", "unknown variant"),
+        ("\"normalize\": \"l2\"", "\"normalize\": {\"p\": 0.5}", "normalize"),
+        ("\"architecture\": \"bert\"", "\"architecture\": \"t5\"", "t5"),
+        ("\"hidden_size\": 64", "\"hidden_size\": 0", "hidden_size"),
+        ("\"vocab_size\": 470", "\"vocab_size\": 1000000000000", "vocab_size"),
+        ("\"similarity\": \"cosine\"", "\"similarity\": \"edit\"", "similarity"),
+        ("\"dtype\": \"float16\"", "\"dtype\": \"float8\"", "float8"),
+    ] {
+        assert!(whole.contains(from), "{from}");
+        fs::write(&beside, whole.replace(from, to)).unwrap();
+        let error = open_with(&target, folder.path()).err().unwrap().to_string();
+        assert!(error.contains(named), "{to}: {error}");
+    }
+    for length in (0..whole.len()).step_by(7) {
+        fs::write(&beside, &whole[..length]).unwrap();
+        assert!(open_with(&target, folder.path()).is_err(), "{length}");
+    }
+}
+
+#[test]
+fn what_is_not_a_model_is_refused_with_what_was_looked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("notes.txt");
+    fs::write(&text, "hello").unwrap();
+    let bare = folder.path().join("bare");
+    fs::create_dir(&bare).unwrap();
+    for (path, said) in [
+        (folder.path().join("nothing"), "no such file"),
+        (text, ".arrow"),
+        (bare.clone(), "model.arrow"),
+    ] {
+        let error = open_with(&path, folder.path()).err().unwrap();
+        assert_eq!(error.code(), "model_not_found");
+        assert!(error.to_string().contains(said), "{error}");
+    }
+    fs::create_dir(bare.join("model.arrow")).unwrap();
+    let error = open_with(&bare, folder.path()).err().unwrap();
+    assert_eq!(error.code(), "invalid_file", "{error}");
+}
+
+#[test]
+fn a_missing_tokenizer_is_said_to_be_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model");
+    convert_to(&hf("bert"), &target, &ConvertOptions::default());
+    fs::remove_file(target.join("tokenizer/tokenizer.json")).unwrap();
+    let error = open_with(&target, folder.path()).err().unwrap();
+    assert_eq!(error.code(), "tokenizer");
+    assert!(error.to_string().contains("tokenizer.json"), "{error}");
+}
+
+#[test]
+fn weights_of_another_shape_than_the_configuration_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = hf_copy("bert", folder.path());
+    let config = fs::read_to_string(source.join("config.json")).unwrap();
+    for (from, to, code) in [
+        ("\"intermediate_size\": 128", "\"intermediate_size\": 256", "shape_mismatch"),
+        ("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3", "missing_tensor"),
+        ("\"vocab_size\": 470", "\"vocab_size\": 471", "shape_mismatch"),
+    ] {
+        fs::write(source.join("config.json"), config.replace(from, to)).unwrap();
+        let error = open_with(&source, folder.path()).err().unwrap();
+        assert_eq!(error.code(), code, "{error}");
+    }
+}
+
+#[test]
+fn verification_finds_what_structure_does_not() {
+    let folder = tempfile::tempdir().unwrap();
+    for format in ["arrow", "parquet"] {
+        let target = folder.path().join(format);
+        let report =
+            convert_to(&hf("bert"), &target, &options("float16", "packed", format, "none"));
+        let mut bytes = fs::read(&report.path).unwrap();
+        // Within the word embeddings, the first and largest tensor.
+        bytes[20_000] ^= 1;
+        fs::write(&report.path, bytes).unwrap();
+        let cache_dir = Some(folder.path().to_owned());
+        let open = |verify| open(&target, &OpenOptions { cache_dir: cache_dir.clone(), verify });
+        assert!(open(false).is_ok());
+        let error = open(true).err().unwrap();
+        assert_eq!(error.code(), "checksum_mismatch", "{error}");
+        assert!(error.to_string().contains("word_embeddings"), "{error}");
+    }
+}
+
+#[test]
+fn both_names_of_an_option_are_understood() {
+    assert_eq!("packed".parse::<Arrangement>().unwrap(), Arrangement::Packed);
+    let error = "panels".parse::<Arrangement>().unwrap_err();
+    assert_eq!(error.code(), "invalid_argument");
+    assert!(error.to_string().contains("row_major"), "{error}");
+}
