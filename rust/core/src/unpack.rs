@@ -194,7 +194,7 @@ mod tests {
         let second = open_with(&source, &cache).unwrap();
         assert_eq!(first.path, second.path);
         assert_eq!(fs::metadata(&second.path).unwrap().modified().unwrap(), written);
-        assert_eq!(cached(&cache), [first.path.clone()]);
+        assert_eq!(cached(&cache), std::slice::from_ref(&first.path));
 
         let weights = source.join("model.safetensors");
         fs::copy(&weights, source.join("copy")).unwrap();

@@ -274,7 +274,7 @@ mod tests {
         let mut values = matrix(2, 8);
         values[..8].fill(0.0);
         let encoded = encode(values.clone(), 8, DType::Int8, Layout::RowMajor);
-        assert_eq!(encoded.scales.as_ref().unwrap()[0], 1.0);
+        assert_eq!(encoded.scales.as_ref().unwrap()[0].to_bits(), 1.0_f32.to_bits());
         assert_eq!(stored_and_read(encoded, &[2, 8], Layout::RowMajor)[..8], values[..8]);
     }
 
