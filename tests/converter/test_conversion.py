@@ -80,7 +80,18 @@ def test_report_for_people(bert: Path, command: Command, tmp_path: Path) -> None
     assert result.returncode == 0, result.stderr
     assert sources.sha256(bert) in result.stdout
     assert "% saved" in result.stdout
+    # The fixture's weights are exact in float16.
+    assert "rounding errors: none" in result.stdout
     assert result.stderr == ""
+
+
+def test_report_names_the_tensors_that_lost_most(bert: Path, tmp_path: Path) -> None:
+    result = convert_model(str(bert), tmp_path / "target", dtype="int8")
+    errors = [error for _, error in result.worst]
+    assert len(errors) == 3
+    assert errors == sorted(errors, reverse=True)
+    assert all(0 < error < 0.03 for error in errors)
+    assert all(f"{error:.1e}  {name}" in str(result) for name, error in result.worst)
 
 
 def test_quiet(bert: Path, command: Command, tmp_path: Path) -> None:

@@ -83,6 +83,14 @@ def test_another_source_is_refused(bert: Path, tmp_path: Path) -> None:
         validate_model(str(tmp_path / "target"), source=str(source))
 
 
+def test_a_source_that_is_nowhere(bert: Path, command: Command, tmp_path: Path) -> None:
+    convert_model(str(bert), tmp_path / "target", name="my-own")
+    result = command("validate", tmp_path / "target", "--local-files-only")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: the original of 'my-own' is not found")
+    assert "--source" in result.stderr
+
+
 def test_own_texts(bert: Path, command: Command, tmp_path: Path) -> None:
     convert_model(str(bert), tmp_path / "target")
     texts = tmp_path / "texts.txt"

@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from arrowembed.errors import ArrowEmbedError
 from arrowembed_converter import peers
 
 FIRST_TEXT = "A first text."
@@ -25,8 +24,8 @@ def main(system: str, model: str, threads: int) -> None:
         encoder = peers.load(system, model, threads)
         opened = time.perf_counter()
         encoder.encode([FIRST_TEXT])
-    except (ArrowEmbedError, OSError) as error:
-        _answer(error=str(error))
+    except Exception as error:  # noqa: BLE001 - a peer may raise anything
+        _answer(error=str(error) or type(error).__name__)
         return
     first = time.perf_counter()
     _answer(open=opened - before, first=first - opened, resident_bytes=resident_bytes())

@@ -43,9 +43,10 @@ class Conversion:
 
     @property
     def worst(self) -> list[tuple[str, float]]:
-        """The three tensors that lost most, with their relative errors."""
+        """The three tensors that lost most by rounding, with their relative errors."""
         errors = [(tensor["name"], tensor["relative_error"]) for tensor in self.report["tensors"]]
-        return sorted(errors, key=lambda pair: -pair[1])[:3]
+        lossy = [pair for pair in errors if pair[1] > 0]
+        return sorted(lossy, key=lambda pair: -pair[1])[:3]
 
     def as_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -67,7 +68,7 @@ class Conversion:
             f"  tensors  {len(report['tensors'])}, {len(self.fallbacks)} kept in float32",
         ]
         lines += [f"    {name}: {reason}" for name, reason in self.fallbacks.items()]
-        lines.append("  largest relative rounding errors")
+        lines.append(f"  largest relative rounding errors{'' if self.worst else ': none'}")
         lines += [f"    {error:.1e}  {name}" for name, error in self.worst]
         return "\n".join(lines)
 

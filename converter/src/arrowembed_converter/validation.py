@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from arrowembed import Embedder
-from arrowembed.errors import InvalidArgumentError, ModelFileError, UnsupportedModelError
+from arrowembed.errors import (
+    InvalidArgumentError,
+    ModelFileError,
+    ModelNotFoundError,
+    UnsupportedModelError,
+)
 from arrowembed_converter import peers, sources
 from arrowembed_converter.reference import Reference, UnsupportedReferenceError
 from arrowembed_converter.validation_texts import TEXTS
@@ -102,6 +107,7 @@ def validate_model(
         local_files_only: Never ask the hub.
 
     Raises:
+        ModelNotFoundError: The model or its source is nowhere to be found.
         ModelFileError: The source's weights are not those that the model was converted from.
         UnsupportedModelError: The reference does not compute models of this kind.
         MissingDependencyError: `against` is not installed.
@@ -110,9 +116,17 @@ def validate_model(
         raise InvalidArgumentError("there are no texts to compare")
     embedder = Embedder(model, cache_size=0, token=token, local_files_only=local_files_only)
     info = embedder.info()
-    original = sources.locate(
-        source or info["name"], token=token, local_files_only=local_files_only
-    )
+    try:
+        original = sources.locate(
+            source or info["name"], token=token, local_files_only=local_files_only
+        )
+    except ModelNotFoundError as error:
+        if source is not None:
+            raise
+        raise ModelNotFoundError(
+            f"the original of {info['name']!r} is not found under that name; "
+            f"name its folder: --source FOLDER\n{error}"
+        ) from error
     with sources.readable(original) as folder:
         _check_source(folder, info["source"])
         try:
