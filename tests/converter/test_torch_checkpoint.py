@@ -96,12 +96,25 @@ def test_folder_gives_the_same_vectors(bert: Path, tmp_path: Path, sharded: bool
     np.testing.assert_array_equal(Reference(target).encode(texts), Reference(bert).encode(texts))
 
 
-def test_shard_outside_the_folder_is_refused(bert: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('{"weight_map": {"x": "../secret.bin"}}', "not a plain file name"),
+        ('{"weight_map": {"x": "/etc/passwd"}}', "not a plain file name"),
+        ('{"weight_map": {"x": 3}}', "not a plain file name"),
+        ('{"weight_map": {}}', "names no tensors"),
+        ('{"weight_map": ["x"]}', "names no tensors"),
+        ("[]", "not an index"),
+        ("{}", "not an index"),
+        ("{", "not an index"),
+        ("[" * 100_000, "not an index"),
+    ],
+)
+def test_spoiled_index(bert: Path, tmp_path: Path, content: str, reason: str) -> None:
     source = tmp_path / "source"
     shutil.copytree(bert, source)
-    index = source / "pytorch_model.bin.index.json"
-    index.write_text(json.dumps({"weight_map": {"x": "../secret.bin"}}), encoding="utf-8")
-    with pytest.raises(ModelFileError, match="not a plain file name"):
+    (source / "pytorch_model.bin.index.json").write_text(content, encoding="utf-8")
+    with pytest.raises(ModelFileError, match=reason):
         convert_folder(source, tmp_path / "target")
 
 
@@ -271,6 +284,34 @@ def test_damaged_bytes_fail_their_checksum(tmp_path: Path) -> None:
     path.write_bytes(content.replace(NUMBERS.tobytes(), (NUMBERS + 1).tobytes()))
     with pytest.raises(ModelFileError, match="CRC"):
         read_checkpoint(path)
+
+
+def test_every_flipped_byte_of_an_archive_is_an_error_or_harmless(tmp_path: Path) -> None:
+    path = checkpoint_of({"a": NUMBERS, "b": NUMBERS.reshape(4, 6)}).write(tmp_path / "x.bin")
+    content = path.read_bytes()
+    refused = 0
+    for i in range(len(content)):
+        for bits in (1, 128, 255):
+            path.write_bytes(content[:i] + bytes([content[i] ^ bits]) + content[i + 1 :])
+            try:
+                read = read_checkpoint(path)
+            except ModelFileError:
+                refused += 1
+            else:
+                # A field was hit on which nothing depends; the content has its checksums.
+                assert list(read) == ["a", "b"]
+                np.testing.assert_array_equal(read["a"], NUMBERS)
+                np.testing.assert_array_equal(read["b"], NUMBERS.reshape(4, 6))
+    assert refused > len(content)
+
+
+def test_every_cut_archive_is_an_error(tmp_path: Path) -> None:
+    path = checkpoint_of({"x": NUMBERS}).write(tmp_path / "x.bin")
+    content = path.read_bytes()
+    for end in range(len(content)):
+        path.write_bytes(content[:end])
+        with pytest.raises(ModelFileError):
+            read_checkpoint(path)
 
 
 def test_twice_the_same_entry(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """From what a user names to a local Hugging Face folder whose weights can be read safely."""
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 from arrowembed import models
 from arrowembed.errors import InvalidArgumentError, ModelFileError
 from arrowembed_converter import torch_checkpoint
+from arrowembed_converter.shards import read_weight_map
 
 SAFETENSORS = "model.safetensors"
 
@@ -73,8 +73,8 @@ def weights_files(path: Path) -> list[Path]:
             return [path / name]
     for name in (f"{SAFETENSORS}.index.json", torch_checkpoint.INDEX):
         if (path / name).is_file():
-            weight_map = json.loads((path / name).read_text(encoding="utf-8"))["weight_map"]
-            return [path / shard for shard in sorted(set(weight_map.values()))]
+            shards = set(read_weight_map(path / name).values())
+            return [path / shard for shard in sorted(shards)]
     if (path / torch_checkpoint.WEIGHTS).is_file():
         return [path / torch_checkpoint.WEIGHTS]
     raise ModelFileError(f"{path} holds no weights")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from arrowembed.errors import ModelFileError
+from arrowembed_converter.shards import read_weight_map
 from arrowembed_converter.torch_pickle import Storage, TensorView, read_pickle
 
 INDEX = "pytorch_model.bin.index.json"
@@ -35,11 +36,9 @@ def convert_folder(source: Path, target: Path) -> None:
     if not index_path.is_file():
         convert_file(source / WEIGHTS, target / "model.safetensors")
         return
-    weight_map = json.loads(index_path.read_text(encoding="utf-8"))["weight_map"]
+    weight_map = read_weight_map(index_path)
     renamed = {shard: f"{Path(shard).stem}.safetensors" for shard in weight_map.values()}
     for shard, name in sorted(renamed.items()):
-        if Path(shard).name != shard:
-            raise ModelFileError(f"{index_path}: shard {shard!r} is not a plain file name")
         convert_file(source / shard, target / name)
     index = {"weight_map": {name: renamed[shard] for name, shard in weight_map.items()}}
     (target / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
@@ -65,7 +64,10 @@ def read_checkpoint(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
             return _read_archive(path, archive)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except ModelFileError:
+        raise
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, ValueError) as error:
+        # Offsets that point nowhere and names that are no text end in the last two.
         raise ModelFileError(f"{path}: damaged zip archive: {error}") from error
 
 
