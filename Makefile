@@ -60,8 +60,9 @@ coverage-python: .venv/dev.stamp .venv/model.stamp .venv/converter.stamp
 coverage-rust: .tools/bin/cargo-tarpaulin
 	.tools/bin/cargo-tarpaulin tarpaulin --config tarpaulin.toml
 
-bench: .venv/dev.stamp $(MODEL)/model.arrow ## time the kernels and the engine
-	$(CARGO) bench --package arrowembed --locked
+bench: .venv/dev.stamp $(MODEL)/model.arrow ## time the engine, in Rust and from Python
+	ARROWEMBED_MODEL="$(CURDIR)/$(MODEL)" $(CARGO) bench --package arrowembed --locked
+	ARROWEMBED_MODEL="$(CURDIR)/$(MODEL)" $(PY) -m pytest benches --benchmark-only
 
 dev: .venv/dev.stamp .venv/model.stamp ## install in place: Python changes are live at once
 	VIRTUAL_ENV="$(CURDIR)/.venv" $(PY) -m maturin develop --release --locked
