@@ -230,20 +230,22 @@ impl Engine {
     /// # let folder = tempfile::tempdir()?;
     /// # let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/hf/bert");
     /// # let engine = arrowembed::Engine::builder().cache_dir(folder.path()).open(model)?;
-    /// let tokens = engine.tokenize(&["hello world"], &arrowembed::EncodeOptions::new())?;
+    /// let tokens = engine.tokenize(&["hello world"], &arrowembed::EncodeOptions::new(), None)?;
     /// assert_eq!(engine.decode(&tokens[0].ids, true)?, "hello world");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
-    /// [`Error::Tokenizer`], or [`Error::TextTooLong`] if truncation is refused.
+    /// [`Error::Tokenizer`], [`Error::TextTooLong`] if truncation is refused, and
+    /// [`Error::Interrupted`] if the monitor says so.
     pub fn tokenize<S: AsRef<str> + Sync>(
         &self,
         texts: &[S],
         options: &EncodeOptions,
+        monitor: Option<Monitor<'_>>,
     ) -> Result<Vec<Tokens>> {
         let positions: Vec<usize> = (0..texts.len()).collect();
-        self.tokens(texts, &positions, &self.request(options)?, None)
+        self.tokens(texts, &positions, &self.request(options)?, monitor)
     }
 
     /// The text that token ids stand for.

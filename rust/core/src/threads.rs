@@ -22,7 +22,7 @@ const VARIABLE: &str = "ARROWEMBED_NUM_THREADS";
 const MOST_THREADS: usize = 1024;
 
 /// How long a call computes before it asks its monitor again.
-const MONITOR_INTERVAL: Duration = Duration::from_millis(40);
+const MONITOR_INTERVAL: Duration = Duration::from_millis(25);
 
 /// The number of threads; 0 until it is first needed or set. A forked child inherits it.
 static NUM_THREADS: AtomicUsize = AtomicUsize::new(0);
@@ -121,8 +121,8 @@ pub(crate) fn for_each<J: Send>(
     work: impl Fn(J) -> Result<usize> + Sync,
 ) -> Result<()> {
     let pool = pool()?;
-    // One job under way and one waiting for each worker.
-    let window = 2 * pool.current_num_threads();
+    // One job under way for each worker and one waiting for the first that is done.
+    let window = pool.current_num_threads() + 1;
     let (sender, receiver) = channel();
     let stopped = AtomicBool::new(false);
     let (stopped, work) = (&stopped, &work);
@@ -154,12 +154,12 @@ pub(crate) fn for_each<J: Send>(
                 None => receiver.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(monitor) => {
                     if asked.elapsed() >= MONITOR_INTERVAL {
-                        asked = Instant::now();
                         if monitor(finished).is_break() {
                             return Err(Error::Interrupted);
                         }
+                        asked = Instant::now();
                     }
-                    receiver.recv_timeout(MONITOR_INTERVAL)
+                    receiver.recv_timeout(MONITOR_INTERVAL.saturating_sub(asked.elapsed()))
                 }
             };
             match result {

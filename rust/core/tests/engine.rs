@@ -265,8 +265,8 @@ fn a_text_that_is_too_long_can_be_refused() {
         // The second time the vector is in the cache.
         cached.encode(&texts).unwrap();
     }
-    assert!(cached.tokenize(&texts, &refuse).is_err());
-    assert_eq!(cached.tokenize(&texts, &EncodeOptions::new()).unwrap()[1].ids.len(), 48);
+    assert!(cached.tokenize(&texts, &refuse, None).is_err());
+    assert_eq!(cached.tokenize(&texts, &EncodeOptions::new(), None).unwrap()[1].ids.len(), 48);
 }
 
 #[test]
@@ -322,7 +322,7 @@ fn an_output_that_is_not_finite_is_an_error_with_the_texts_position() {
     let damaged = folder.path().join("damaged");
     copy_folder(&model("bert"), &damaged);
     // Large but finite weights, of one word only: sound to the reader, infinite in a sum.
-    let word = BERT.tokenize(&["fox"], &EncodeOptions::new()).unwrap()[0].ids[1] as usize;
+    let word = BERT.tokenize(&["fox"], &EncodeOptions::new(), None).unwrap()[0].ids[1] as usize;
     fill_row(&damaged.join("model.safetensors"), "embeddings.word_embeddings.weight", word, 3e38);
     let engine = Engine::builder().cache_dir(folder.path()).open(&damaged).unwrap();
     let error = engine.encode(&["a", "dog", "a fox", "a"]).unwrap_err();

@@ -1,8 +1,9 @@
 //! Numbers and names in arguments.
 
 use arrowembed::{EncodeOptions, Error, Normalize};
-use pyo3::exceptions::PyOverflowError;
+use pyo3::exceptions::{PyOverflowError, PyTypeError};
 use pyo3::prelude::*;
+use pyo3::types::PyString;
 
 use crate::errors::Raise;
 
@@ -36,17 +37,22 @@ pub(crate) fn in_range<'py, T: for<'a> FromPyObject<'a, 'py>>(
 }
 
 /// The name of a normalisation, or the p of a p-norm.
-#[derive(FromPyObject)]
-pub(crate) enum NormalizeArgument {
-    Name(String),
-    P(f32),
+fn normalize(value: &Bound<'_, PyAny>) -> PyResult<Normalize> {
+    if let Ok(name) = value.cast::<PyString>() {
+        return name.to_str()?.parse().raise(value.py());
+    }
+    let p: f32 = value.extract().map_err(|_| {
+        let given = value.get_type();
+        PyTypeError::new_err(format!("normalize: expected a name or a number, got {given}"))
+    })?;
+    Normalize::p_norm(p).raise(value.py())
 }
 
 /// The options that the encoding methods share.
 pub(crate) struct Options<'a, 'py> {
     pub(crate) prompt: &'a str,
     pub(crate) pooling: Option<&'a str>,
-    pub(crate) normalize: Option<NormalizeArgument>,
+    pub(crate) normalize: Option<&'a Bound<'py, PyAny>>,
     pub(crate) truncate_dim: Option<&'a Bound<'py, PyAny>>,
     pub(crate) max_texts: Option<&'a Bound<'py, PyAny>>,
     pub(crate) truncate: bool,
@@ -58,14 +64,8 @@ impl Options<'_, '_> {
         if let Some(pooling) = self.pooling {
             options = options.pooling(pooling.parse().raise(py)?);
         }
-        if let Some(normalize) = self.normalize {
-            options = options.normalize(
-                match normalize {
-                    NormalizeArgument::Name(name) => name.parse(),
-                    NormalizeArgument::P(p) => Normalize::p_norm(p),
-                }
-                .raise(py)?,
-            );
+        if let Some(value) = self.normalize {
+            options = options.normalize(normalize(value)?);
         }
         if let Some(dim) = optional_count("truncate_dim", self.truncate_dim)? {
             options = options.truncate_dim(dim);

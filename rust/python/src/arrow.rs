@@ -58,7 +58,10 @@ impl TextColumn {
                 ));
             }
             // Offsets and UTF-8 are what the rest relies on; a producer may have got them wrong.
-            piece.to_data().validate_full().map_err(|e| invalid_text(py, e.to_string()))?;
+            piece
+                .to_data()
+                .validate_full()
+                .map_err(|e| invalid_text(py, format!("the Arrow column is damaged: {e}")))?;
         }
         Ok(Self(pieces))
     }

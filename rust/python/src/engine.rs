@@ -7,7 +7,7 @@ use numpy::PyArray2;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::arguments::{NormalizeArgument, Options, in_range, optional_count};
+use crate::arguments::{Options, in_range, optional_count};
 use crate::arrow::{ArrowArray, TextColumn};
 use crate::errors::Raise;
 use crate::monitor::Monitor;
@@ -64,7 +64,7 @@ impl Engine {
         texts: &Bound<'py, PyAny>,
         prompt: &str,
         pooling: Option<&str>,
-        normalize: Option<NormalizeArgument>,
+        normalize: Option<&Bound<'py, PyAny>>,
         truncate_dim: Option<&Bound<'py, PyAny>>,
         max_texts: Option<&Bound<'py, PyAny>>,
         truncate: bool,
@@ -91,7 +91,7 @@ impl Engine {
         py: Python<'py>,
         texts: &Bound<'py, PyAny>,
         prompt: &str,
-        normalize: Option<NormalizeArgument>,
+        normalize: Option<&Bound<'py, PyAny>>,
         max_texts: Option<&Bound<'py, PyAny>>,
         truncate: bool,
         on_progress: Option<Bound<'py, PyAny>>,
@@ -122,7 +122,7 @@ impl Engine {
         column: &Bound<'py, PyAny>,
         prompt: &str,
         pooling: Option<&str>,
-        normalize: Option<NormalizeArgument>,
+        normalize: Option<&Bound<'py, PyAny>>,
         truncate_dim: Option<&Bound<'py, PyAny>>,
         max_texts: Option<&Bound<'py, PyAny>>,
         truncate: bool,
@@ -150,7 +150,12 @@ impl Engine {
     ) -> PyResult<Vec<Tokens>> {
         let options = arrowembed::EncodeOptions::new().prompt(prompt).truncate(truncate);
         let texts = self::texts(texts)?;
-        let tokens = py.detach(|| self.0.tokenize(&texts, &options)).raise(py)?;
+        let mut monitor = Monitor::new(None);
+        let result = py.detach(|| {
+            let mut ask = |finished: usize| monitor.ask((finished,));
+            self.0.tokenize(&texts, &options, Some(&mut ask))
+        });
+        let tokens = monitor.result(py, result)?;
         Ok(tokens.into_iter().map(|t| (t.ids, t.type_ids, t.full_length)).collect())
     }
 

@@ -73,7 +73,7 @@ pub enum Layout {
     /// As Hugging Face stores it: the last dimension is contiguous.
     #[serde(rename = "row_major")]
     RowMajor,
-    /// Panels of 16 output features; see [`panels`].
+    /// Panels of 16 output features: for each input feature, 16 weights side by side.
     #[serde(rename = "panel16")]
     Panel16,
 }
