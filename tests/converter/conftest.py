@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from commands import HF, Command
 
+# Signals and limits of POSIX.
+collect_ignore = ["test_interruption.py"] if sys.platform == "win32" else []
+
 
 @pytest.fixture
 def bert() -> Path:

@@ -1,6 +1,7 @@
 """`arrowembed benchmark` measures every row, and a peer beside the engine."""
 
 import json
+import shutil
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -83,7 +84,7 @@ def test_a_peer_that_cannot_open_its_model(target: Path, command: Command, tmp_p
 
 
 def test_a_worker_that_dies(monkeypatch: pytest.MonkeyPatch, target: Path) -> None:
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", shutil.which("false"))
     with pytest.raises(WorkerError, match="ended with status 1"):
         measure([System("arrowembed", str(target))], threads=1, rounds=1)
 

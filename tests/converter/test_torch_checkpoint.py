@@ -287,11 +287,11 @@ def test_damaged_bytes_fail_their_checksum(tmp_path: Path) -> None:
 
 
 def test_every_flipped_byte_of_an_archive_is_an_error_or_harmless(tmp_path: Path) -> None:
-    path = checkpoint_of({"a": NUMBERS, "b": NUMBERS.reshape(4, 6)}).write(tmp_path / "x.bin")
+    path = checkpoint_of({"a": NUMBERS[:2], "b": NUMBERS[:4].reshape(2, 2)}).write(tmp_path / "x")
     content = path.read_bytes()
     refused = 0
     for i in range(len(content)):
-        for bits in (1, 128, 255):
+        for bits in (1, 128):
             path.write_bytes(content[:i] + bytes([content[i] ^ bits]) + content[i + 1 :])
             try:
                 read = read_checkpoint(path)
@@ -300,8 +300,8 @@ def test_every_flipped_byte_of_an_archive_is_an_error_or_harmless(tmp_path: Path
             else:
                 # A field was hit on which nothing depends; the content has its checksums.
                 assert list(read) == ["a", "b"]
-                np.testing.assert_array_equal(read["a"], NUMBERS)
-                np.testing.assert_array_equal(read["b"], NUMBERS.reshape(4, 6))
+                assert read["a"].tolist() == [0, 1]
+                assert read["b"].tolist() == [[0, 1], [2, 3]]
     assert refused > len(content)
 
 

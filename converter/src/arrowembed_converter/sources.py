@@ -34,7 +34,7 @@ def locate(
         ModelNotFoundError: Nowhere; the message lists the places.
         ModelIOError: The hub has it, but it could not be fetched.
     """
-    if not Path(source).exists():
+    if not Path(source).expanduser().exists():
         for model in models.in_packages():
             if source.replace("-", "_") in model.path.parts:
                 return model.path
@@ -50,7 +50,7 @@ def locate(
 
 def default_name(source: str) -> str:
     """The name under which a converted model is kept."""
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.exists():
         # A model file is called after its folder.
         return (path if path.is_dir() else path.parent).resolve().name
