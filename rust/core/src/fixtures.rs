@@ -56,7 +56,11 @@ pub(crate) fn open_with(path: &Path, cache: &Path) -> Result<OpenModel> {
 /// All numbers of a source, by name.
 pub(crate) fn all_values(source: &dyn TensorSource) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
     let names = source.names().into_iter();
-    names.map(|name| (name.to_owned(), read_f32(source, name).unwrap())).collect()
+    let numbers = |name: &str| {
+        let (tensor, values) = read_f32(source, name).unwrap();
+        (name.to_owned(), (tensor.shape, values))
+    };
+    names.map(numbers).collect()
 }
 
 /// Asserts what every tensor source promises of its tensors.

@@ -59,14 +59,8 @@ impl<'a> Loader<'a> {
     }
 
     fn tensor(&self, name: &str, expected: &[usize]) -> Result<Tensor> {
-        let (found, values) = read_f32(self.source, name)?;
-        if found != expected {
-            return Err(Error::ShapeMismatch {
-                name: name.to_owned(),
-                expected: expected.to_vec(),
-                found,
-            });
-        }
+        let (stored, values) = read_f32(self.source, name)?;
+        stored.expect_shape(expected)?;
         Ok(Tensor::from_vec(values, expected, self.device)?)
     }
 }

@@ -143,12 +143,8 @@ impl Planned {
         dtype: Option<DType>,
         origin: &Path,
     ) -> Result<Packed> {
-        let (shape, values) = self.gather(source, origin)?;
-        let dtype = match (shape.len(), dtype) {
-            (0 | 1, _) => DType::Float32,
-            (_, Some(dtype)) => dtype,
-            (_, None) => self.source_dtype(source)?,
-        };
+        let Gathered { shape, values, dtype: source_dtype } = self.gather(source, origin)?;
+        let dtype = if shape.len() < 2 { DType::Float32 } else { dtype.unwrap_or(source_dtype) };
         let width = shape.iter().skip(1).product();
         let encoded = encode(values, width, dtype, self.layout);
         let scales = encoded.scales.map(|scales| Tensor {
@@ -172,56 +168,62 @@ impl Planned {
         })
     }
 
-    /// The parts' numbers one below the other, row-major, checked.
-    fn gather(&self, source: &dyn TensorSource, origin: &Path) -> Result<(Vec<usize>, Vec<f32>)> {
-        let (mut shape, mut values) = (Vec::new(), Vec::new());
+    /// The parts' numbers one below the other, checked.
+    fn gather(&self, source: &dyn TensorSource, origin: &Path) -> Result<Gathered> {
+        let mut all: Option<Gathered> = None;
         for part in &self.parts {
-            let (part_shape, part_values) = read_f32(source, part)?;
-            if let Some(i) = part_values.iter().position(|value| !value.is_finite()) {
-                let value = part_values.get(i).copied().unwrap_or(f32::NAN);
+            let (tensor, values) = read_f32(source, part)?;
+            if let Some((i, value)) = values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
                 return Err(Error::invalid_file(
                     origin,
                     format!("tensor {part:?} holds {value} at element {i}; it is damaged"),
                 ));
             }
-            if values.is_empty() {
-                (shape, values) = (part_shape, part_values);
-                continue;
+            match &mut all {
+                None => all = Some(Gathered { shape: tensor.shape, values, dtype: tensor.dtype }),
+                Some(all) => all.append(tensor, values)?,
             }
-            match (shape.split_first_mut(), part_shape.split_first()) {
-                (Some((rows, width)), Some((more, part_width))) if *width == *part_width => {
-                    *rows += more;
-                }
-                _ => {
-                    return Err(Error::ShapeMismatch {
-                        name: part.clone(),
-                        expected: shape,
-                        found: part_shape,
-                    });
-                }
-            }
-            values.extend(part_values);
         }
+        let all = all.ok_or_else(|| Error::MissingTensor { name: self.name.clone() })?;
         match &self.shape {
-            Some(expected) if *expected != shape => Err(Error::ShapeMismatch {
+            Some(expected) if *expected != all.shape => Err(Error::ShapeMismatch {
                 name: self.name.clone(),
                 expected: expected.clone(),
-                found: shape,
+                found: all.shape,
             }),
-            _ => Ok((shape, values)),
+            _ => Ok(all),
         }
     }
+}
 
-    /// The widest dtype among the parts.
-    fn source_dtype(&self, source: &dyn TensorSource) -> Result<DType> {
-        let mut dtypes = Vec::new();
-        for part in &self.parts {
-            dtypes.push(source.require(part)?.dtype);
+/// The numbers of a tensor's parts, row-major.
+struct Gathered {
+    shape: Vec<usize>,
+    values: Vec<f32>,
+    /// The parts' dtype; float32 if they differ.
+    dtype: DType,
+}
+
+impl Gathered {
+    /// Adds a part below; it must have as many columns.
+    fn append(&mut self, part: Tensor, values: Vec<f32>) -> Result<()> {
+        match (self.shape.split_first_mut(), part.shape.split_first()) {
+            (Some((rows, width)), Some((more, part_width))) if *width == *part_width => {
+                *rows += more;
+            }
+            _ => {
+                return Err(Error::ShapeMismatch {
+                    name: part.name,
+                    expected: self.shape.clone(),
+                    found: part.shape,
+                });
+            }
         }
-        match dtypes.as_slice() {
-            [first, rest @ ..] if rest.iter().all(|dtype| dtype == first) => Ok(*first),
-            _ => Ok(DType::Float32),
+        if part.dtype != self.dtype {
+            self.dtype = DType::Float32;
         }
+        self.values.extend(values);
+        Ok(())
     }
 }
 

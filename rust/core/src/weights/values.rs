@@ -7,11 +7,11 @@ use half::slice::HalfFloatSliceExt;
 use super::{DType, Layout, Tensor, TensorSource, panels, scale_name};
 use crate::error::{Error, Result};
 
-/// The numbers of a tensor, row-major whatever its layout; int8 is multiplied by its scales.
+/// A tensor and its numbers, row-major whatever its layout; int8 is multiplied by its scales.
 ///
 /// # Errors
 /// If the tensor or its scales are missing or cannot be read, or memory runs out.
-pub(crate) fn read_f32(source: &dyn TensorSource, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+pub(crate) fn read_f32(source: &dyn TensorSource, name: &str) -> Result<(Tensor, Vec<f32>)> {
     let tensor = source.require(name)?;
     let stored = elements_as_f32(&tensor)?;
     let mut values = match (tensor.layout, tensor.shape.as_slice()) {
@@ -31,7 +31,7 @@ pub(crate) fn read_f32(source: &dyn TensorSource, name: &str) -> Result<(Vec<usi
             }
         }
     }
-    Ok((tensor.shape, values))
+    Ok((tensor, values))
 }
 
 /// The stored elements in stored order, padding included.
@@ -188,8 +188,8 @@ mod tests {
         };
         assert_eq!(Tensor::byte_len(shape, encoded.dtype, layout), Some(tensor.data.len()));
         source.0.insert("w".to_owned(), tensor);
-        let (read_shape, values) = read_f32(&source, "w").unwrap();
-        assert_eq!(read_shape, shape);
+        let (tensor, values) = read_f32(&source, "w").unwrap();
+        assert_eq!(tensor.shape, shape);
         values
     }
 
