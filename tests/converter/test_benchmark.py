@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -160,3 +161,22 @@ def test_onnxruntime_needs_a_model_and_a_known_pooling(
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(InvalidArgumentError, match="max"):
         peers.load("onnxruntime", str(folder))
+
+
+def test_fastembed_gives_its_vectors_one_by_one(
+    bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = Reference(bert)
+
+    class TextEmbedding:
+        def __init__(self, name: str, threads: int) -> None:
+            assert (name, threads) == ("organisation/model", 3)
+
+        def embed(self, texts: list[str]) -> Iterator[NDArray[Any]]:
+            return (reference.encode_one(text) for text in texts)
+
+    package = ModuleType("fastembed")
+    package.TextEmbedding = TextEmbedding  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "fastembed", package)
+    vectors = peers.load("fastembed", "organisation/model", threads=3).encode(["a", "b"])
+    np.testing.assert_array_equal(vectors, reference.encode(["a", "b"]))

@@ -1,5 +1,6 @@
 """What `arrowembed convert` writes, reports and refuses."""
 
+import hashlib
 import io
 import json
 import shutil
@@ -152,6 +153,26 @@ def test_pickled_weights(copy: Path, tmp_path: Path) -> None:
     digest = sources.sha256(copy)
     result = convert_model(str(copy), tmp_path / "target", dtype="float32", sha256=digest)
     assert result.source == copy
+    assert_vectors(tmp_path / "target", "float32")
+
+
+def test_shards_are_hashed_one_after_the_other(copy: Path, tmp_path: Path) -> None:
+    tensors = load_file(copy / "model.safetensors")
+    (copy / "model.safetensors").unlink()
+    names = sorted(tensors)
+    shards = {
+        "model-00001-of-00002.safetensors": names[:9],
+        "model-00002-of-00002.safetensors": names[9:],
+    }
+    for shard, part in shards.items():
+        save_file({name: tensors[name] for name in part}, copy / shard)
+    weight_map = {name: shard for shard, part in shards.items() for name in part}
+    index = copy / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": weight_map}), encoding="utf-8")
+    content = b"".join((copy / shard).read_bytes() for shard in sorted(shards))
+    digest = hashlib.sha256(content).hexdigest()
+    result = convert_model(str(copy), tmp_path / "target", dtype="float32", sha256=digest)
+    assert result.report["source_sha256"] == digest
     assert_vectors(tmp_path / "target", "float32")
 
 
