@@ -49,15 +49,15 @@ impl Tokenizer {
         lower_case: bool,
     ) -> Result<Self> {
         let json = std::fs::read(path).map_err(Error::io(path))?;
-        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(|reason| {
-            Error::Tokenizer { reason: format!("{}: {reason}", path.display()) }
-        })?;
+        let invalid = |reason| Error::Tokenizer { reason: format!("{}: {reason}", path.display()) };
+        // First of all, because `tokenizers` panics on some of what is no JSON.
+        serde_json::from_slice::<serde::de::IgnoredAny>(&json)
+            .map_err(|e| invalid(e.to_string()))?;
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(invalid)?;
         let direction =
             inner.get_truncation().map_or(TruncationDirection::Right, |baked| baked.direction);
         inner.with_padding(None);
-        inner
-            .with_truncation(None)
-            .map_err(|e| Error::Tokenizer { reason: format!("{}: {e}", path.display()) })?;
+        inner.with_truncation(None).map_err(|e| invalid(e.to_string()))?;
         let tokenizer = Self { inner, direction, lower_case, vocab_size, limit };
         let special = tokenizer.special_tokens()?;
         if special > limit {

@@ -4,11 +4,12 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arrowembed::{
-    CacheLimits, EncodeOptions, Engine, Error, Normalize, Pooling, num_threads, set_num_threads,
+    CacheLimits, ConvertOptions, EncodeOptions, Engine, Error, Normalize, Pooling, convert,
+    num_threads, set_num_threads,
 };
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -250,6 +251,81 @@ fn a_prompt_is_a_text_before_the_text() {
     let prompted = BERT.encode_with(&["world"], &options, None).unwrap();
     let joined = BERT.encode(&["Hello world"]).unwrap();
     assert_eq!(bits(prompted.as_slice()), bits(joined.as_slice()));
+}
+
+#[test]
+fn pooling_leaves_a_prompt_out_where_the_model_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model");
+    let mut go_on = |_, _| ControlFlow::Continue(());
+    convert(&model("bert-mean"), &target, &ConvertOptions::default(), &mut go_on).unwrap();
+    let file = target.join("metadata.json");
+    let metadata = std::fs::read_to_string(&file).unwrap();
+    assert!(metadata.contains("\"include_prompt\": true"));
+    let excluding = metadata.replace("\"include_prompt\": true", "\"include_prompt\": false");
+    std::fs::write(file, excluding).unwrap();
+    let engine = Engine::open(&target).unwrap();
+
+    let options = EncodeOptions::new().prompt("a prompt: ").normalize(Normalize::None);
+    let pooled = engine.encode_with(&["the text"], &options, None).unwrap();
+    let tokens = engine.encode_tokens_with(&["the text"], &options, None).unwrap();
+    // The opening token and the prompt's own come before the text.
+    let opening_and_prompt = engine.tokenize(&["a prompt:"], &EncodeOptions::new(), None).unwrap();
+    let skip = opening_and_prompt[0].ids.len() - 1;
+    let (dim, counted) = (tokens.dim(), &tokens.texts()[0][skip * tokens.dim()..]);
+    let mean: Vec<f32> = (0..dim)
+        .map(|i| {
+            let column = counted.iter().skip(i).step_by(dim);
+            (column.map(|&x| f64::from(x)).sum::<f64>() / (counted.len() / dim) as f64) as f32
+        })
+        .collect();
+    assert!(largest_difference(pooled.as_slice(), &mean) < 1e-6);
+}
+
+/// Keeps the warnings that are logged, with all their fields.
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl tracing::Subscriber for Warnings {
+    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        assert!(!format!("{span:?}").contains("secret"));
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        if *event.metadata().level() == tracing::Level::WARN {
+            self.0.lock().unwrap().push(format!("{event:?}"));
+        }
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_cut_is_logged_once_and_never_with_the_text() {
+    let warnings = Warnings::default();
+    tracing::subscriber::with_default(warnings.clone(), || {
+        let engine = open("bert", CacheLimits::OFF);
+        let long = "secret ".repeat(100);
+        engine.encode(&["secret"]).unwrap();
+        assert!(warnings.0.lock().unwrap().is_empty());
+        for _ in 0..3 {
+            engine.encode(&["secret", &long]).unwrap();
+        }
+    });
+    let warnings = warnings.0.lock().unwrap();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(!warnings[0].contains("secret"), "{}", warnings[0]);
 }
 
 #[test]
