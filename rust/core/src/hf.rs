@@ -4,6 +4,7 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
@@ -13,6 +14,7 @@ use crate::metadata::{FORMAT_VERSION, Metadata, tool};
 use crate::models::dimensions;
 use crate::pool::{Normalize, Pooling};
 use crate::weights::DType;
+use crate::weights::map::open_regular;
 
 /// Longest JSON file that is read; the largest real ones, shard indices, have a few megabytes.
 const MOST_JSON_BYTES: u64 = 64 << 20;
@@ -302,9 +304,12 @@ impl Json {
 
 /// Reads a JSON file's text, within reason.
 pub(crate) fn read_text(path: &Path) -> Result<String> {
-    let length = path.metadata().map_err(Error::io(path))?.len();
+    let mut file = open_regular(path)?;
+    let length = file.metadata().map_err(Error::io(path))?.len();
     if length > MOST_JSON_BYTES {
         return Err(Error::invalid_file(path, format!("it has {length} bytes, too many for JSON")));
     }
-    std::fs::read_to_string(path).map_err(Error::io(path))
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(Error::io(path))?;
+    Ok(text)
 }

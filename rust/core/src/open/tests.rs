@@ -171,6 +171,8 @@ fn what_is_not_a_model_is_refused_with_what_was_looked_for() {
         assert_eq!(error.code(), "model_not_found");
         assert!(error.to_string().contains(said), "{error}");
     }
+    fs::create_dir(bare.join("config.json")).unwrap();
+    assert!(open_with(&bare, folder.path()).is_err());
     fs::create_dir(bare.join("model.arrow")).unwrap();
     let error = open_with(&bare, folder.path()).err().unwrap();
     assert_eq!(error.code(), "invalid_file", "{error}");

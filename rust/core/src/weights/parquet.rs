@@ -14,6 +14,7 @@ use arrow_array::cast::AsArray;
 use arrow_array::{Array, RecordBatch};
 
 use super::embedded::Embedded;
+use super::map::open_regular;
 use super::table::{Columns, DATA, Rows, schema};
 use super::{Tensor, TensorSource};
 use crate::error::{Error, Result};
@@ -35,10 +36,7 @@ impl ParquetFile {
     /// # Errors
     /// [`Error::InvalidFile`] if it is not a model file.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        if !file.metadata().map_err(Error::io(path))?.is_file() {
-            return Err(Error::invalid_file(path, "it is not a regular file"));
-        }
+        let file = open_regular(path)?;
         let metadata = guard(path, || {
             ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
                 .map_err(|e| Error::invalid_file(path, e.to_string()))
