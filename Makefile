@@ -82,7 +82,7 @@ lock: .venv/bin/python ## pin the newest versions of all Python dependencies
 
 clean: ## remove everything that was built, but no converted model
 	rm -rf .venv .tools build dist target .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
-	rm -f python/arrowembed/*.so
+	rm -f python/arrowembed/*.so *.profraw
 	find python converter tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## this list

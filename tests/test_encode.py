@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from arrowembed import Embedder, get_num_threads, set_num_threads
+from arrowembed import Embedder, get_num_threads, progress, set_num_threads
 from arrowembed.errors import InvalidArgumentError, MissingDependencyError, TextTypeError
 
 HF = Path(__file__).parent / "data" / "hf"
@@ -333,6 +333,17 @@ def test_progress_bar_on_request(model, texts, capsys):
     model.encode(texts)
     model.encode(texts, show_progress_bar=False)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_progress_bar_of_its_own_accord(model, monkeypatch, capsys, installed):
+    texts = [f"text {i}, which is not among the others" for i in range(20_000)]
+    if not installed:
+        monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(progress, "_AUTOMATIC_AFTER", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert len(model.encode(texts)) == len(texts)
+    assert ("/20000" in capsys.readouterr().err) is installed
 
 
 def test_progress_bar_needs_tqdm(model, monkeypatch):
