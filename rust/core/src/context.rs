@@ -9,7 +9,13 @@ use crate::models::{self, Encoder};
 use crate::ops::candle;
 use crate::ops::{Ops, cpu};
 use crate::plan::MicroBatch;
+use crate::threads;
+use crate::tokenize::Tokens;
 use crate::weights::TensorSource;
+
+/// Tokens in a thread's share of a text: with fewer, reading the weights once for each thread and
+/// waiting for one another cost more than is gained.
+const LEAST_SHARE: usize = 16;
 
 /// A thread's own scratch memory for forward passes, reused from one to the next.
 ///
@@ -44,6 +50,12 @@ pub(crate) trait Model: Send + Sync {
         batch: &MicroBatch,
         consume: &mut dyn FnMut(&[f32]) -> Result<()>,
     ) -> Result<()>;
+
+    /// The vectors of one text's tokens, `[tokens, hidden_size]`, computed by several threads
+    /// together; `None` where that is not possible now or gains nothing.
+    fn forward_together(&self, _tokens: &Tokens, _hidden_size: usize) -> Option<Result<Vec<f32>>> {
+        None
+    }
 
     /// Whether the weights are used where the file is mapped, or else were copied.
     fn mapped(&self) -> bool;
@@ -84,6 +96,32 @@ impl Model for OnCpu {
             let hidden = self.0.forward(context, batch)?;
             consume(&context.to_host(hidden)?)
         })
+    }
+
+    fn forward_together(&self, tokens: &Tokens, hidden_size: usize) -> Option<Result<Vec<f32>>> {
+        let length = tokens.ids.len();
+        if length < 2 * LEAST_SHARE {
+            return None;
+        }
+        let mut vectors = vec![0.0; length * hidden_size];
+        let places = &mut vectors[..];
+        let done = threads::at_once(
+            |threads| {
+                let size = length.div_ceil(threads.min(length / LEAST_SHARE));
+                let batches = MicroBatch::shares(tokens, size);
+                let members = cpu::team(batches.len());
+                let places = places.chunks_mut(size * hidden_size);
+                members.into_iter().zip(batches).zip(places).collect()
+            },
+            |((member, batch), place)| {
+                CONTEXT.with(|Context(context)| {
+                    let hidden = context.as_member(member, || self.0.forward(context, &batch))?;
+                    place.copy_from_slice(&context.to_host(hidden)?);
+                    Ok(0)
+                })
+            },
+        );
+        done.map(|result| result.map(|()| vectors))
     }
 
     fn mapped(&self) -> bool {

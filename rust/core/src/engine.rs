@@ -13,7 +13,7 @@ use crate::metadata::Metadata;
 use crate::models::{self, Dimensions};
 use crate::open::{OpenOptions, open};
 use crate::options::{EncodeOptions, EngineBuilder};
-use crate::plan::{MicroBatch, TOKEN_BUDGET, plan};
+use crate::plan::{MicroBatch, budget, plan};
 use crate::pool::Normalize;
 use crate::repeated::Repeated;
 use crate::threads::{self, Monitor};
@@ -423,7 +423,16 @@ impl Engine {
             tracing::debug_span!("forward", texts = lengths.len(), tokens = count).entered();
         let width = self.dimensions.hidden_size;
         let mut slots: Vec<Option<T>> = slots.into_iter().map(Some).collect();
-        let jobs = plan(&lengths, TOKEN_BUDGET, max_texts).into_iter().map(|batch| {
+        let budget = budget(count, threads::num_threads()?);
+        let batches = plan(&lengths, budget, max_texts);
+        if let [batch] = &batches[..]
+            && let [i] = batch[..]
+            && let Some(hidden) = self.model.forward_together(&tokens[i], width)
+        {
+            let hidden = hidden?;
+            return slots[i].take().map_or(Ok(()), |slot| write(i, slot, &hidden).map(drop));
+        }
+        let jobs = batches.into_iter().map(|batch| {
             batch.into_iter().filter_map(|i| Some((i, slots[i].take()?))).collect::<Vec<_>>()
         });
         threads::for_each(jobs, monitor, |mut job| {

@@ -27,6 +27,9 @@ const MONITOR_INTERVAL: Duration = Duration::from_millis(25);
 /// The number of threads; 0 until it is first needed or set. A forked child inherits it.
 static NUM_THREADS: AtomicUsize = AtomicUsize::new(0);
 
+/// Calls that use the pool at the moment.
+static CALLS: PerProcess<AtomicUsize> = PerProcess::new();
+
 static POOL: PerProcess<Mutex<Option<Arc<ThreadPool>>>> = PerProcess::new();
 
 /// Asked now and then by a running call, with the number of texts finished so far, whether to go on.
@@ -117,10 +120,63 @@ fn pool() -> Result<Arc<ThreadPool>> {
 /// waits for a few jobs and not for the whole call.
 pub(crate) fn for_each<J: Send>(
     jobs: impl IntoIterator<Item = J>,
+    monitor: Option<Monitor<'_>>,
+    work: impl Fn(J) -> Result<usize> + Sync,
+) -> Result<()> {
+    let _call = Call::begin();
+    let pool = pool()?;
+    run(&pool, jobs, monitor, work)
+}
+
+/// Does `work` on jobs that wait for each other, all at the same time.
+///
+/// `jobs` is told the number of threads and makes no more jobs than that, each of which must end when
+/// another one is dropped. `None` where there is only one of them, or where the pool serves another
+/// call, behind which a job might stay while the others wait.
+pub(crate) fn at_once<J: Send>(
+    jobs: impl FnOnce(usize) -> Vec<J>,
+    work: impl Fn(J) -> Result<usize> + Sync,
+) -> Option<Result<()>> {
+    let _call = Call::alone()?;
+    let pool = match pool() {
+        Ok(pool) => pool,
+        Err(error) => return Some(Err(error)),
+    };
+    let jobs = jobs(pool.current_num_threads());
+    let together = (2..=pool.current_num_threads()).contains(&jobs.len());
+    together.then(|| run(&pool, jobs, None, work))
+}
+
+/// A call that uses the pool, as long as this lives.
+struct Call(&'static AtomicUsize);
+
+impl Call {
+    fn begin() -> Self {
+        let calls = CALLS.get_or_init(AtomicUsize::default);
+        calls.fetch_add(1, Ordering::Relaxed);
+        Self(calls)
+    }
+
+    /// Only if there is no other. Calls that begin later have jobs that end by themselves.
+    fn alone() -> Option<Self> {
+        let calls = CALLS.get_or_init(AtomicUsize::default);
+        calls.compare_exchange(0, 1, Ordering::Relaxed, Ordering::Relaxed).ok()?;
+        Some(Self(calls))
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+fn run<J: Send>(
+    pool: &ThreadPool,
+    jobs: impl IntoIterator<Item = J>,
     mut monitor: Option<Monitor<'_>>,
     work: impl Fn(J) -> Result<usize> + Sync,
 ) -> Result<()> {
-    let pool = pool()?;
     // One job under way for each worker and one waiting for the first that is done.
     let window = pool.current_num_threads() + 1;
     let (sender, receiver) = channel();

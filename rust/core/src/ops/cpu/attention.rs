@@ -21,28 +21,46 @@ pub(super) struct Scratch {
     sums: Vec<f32>,
 }
 
-/// Attention within one sequence.
-///
-/// `qkv` is `[tokens, 3 * width]` with width = `heads.count * heads.head_dim`, `out` is
-/// `[tokens, width]`.
+/// Keys and values of some tokens: rows that hold a key from `key` on and a value from `value` on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct KeysValues<'a> {
+    pub(super) rows: &'a [f32],
+    pub(super) stride: usize,
+    pub(super) key: usize,
+    pub(super) value: usize,
+}
+
+impl KeysValues<'_> {
+    fn tokens(&self) -> usize {
+        self.rows.len() / self.stride
+    }
+}
+
+/// Attention of some of a sequence's tokens to all of them.
+#[derive(Debug)]
+pub(super) struct AttentionJob<'a> {
+    /// Rows that begin with a query.
+    pub(super) queries: &'a [f32],
+    pub(super) query_stride: usize,
+    /// The whole sequence, in one or more pieces.
+    pub(super) keys_values: &'a [KeysValues<'a>],
+    pub(super) heads: Heads,
+}
+
+/// `out` is `[queries, heads.count * heads.head_dim]`.
 ///
 /// # Panics
 /// If the shapes do not fit each other.
 #[inline(always)]
 pub(super) fn attention<S: Simd>(
     simd: S,
-    qkv: &[f32],
-    heads: Heads,
+    job: &AttentionJob<'_>,
     out: &mut [f32],
     scratch: &mut Scratch,
 ) {
-    let width = heads.count * heads.head_dim;
-    let tokens = out.len() / width;
-    assert!(out.len() == tokens * width && qkv.len() == 3 * out.len(), "attention shapes");
-    if tokens == 0 {
-        return;
-    }
-    let dim = heads.head_dim;
+    let dim = job.heads.head_dim;
+    let width = job.heads.count * dim;
+    let tokens: usize = job.keys_values.iter().map(KeysValues::tokens).sum();
     let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
     // An odd number of cache lines: with a power of two, rows would compete for the same sets.
     let score_stride = tokens.next_multiple_of(2 * LANES) + LANES;
@@ -50,16 +68,15 @@ pub(super) fn attention<S: Simd>(
     scratch.values.resize(dim.next_multiple_of(LANES) * tokens, 0.0);
     scratch.scores.resize(QUERY_BLOCK * score_stride, 0.0);
     scratch.sums.resize(QUERY_BLOCK, 0.0);
-    for head in 0..heads.count {
-        let query = head * dim;
-        let (key, value) = (width + query, 2 * width + query);
-        pack_keys(&qkv[key..], 3 * width, tokens, dim, &mut scratch.keys);
-        pack_values(&qkv[value..], 3 * width, tokens, dim, &mut scratch.values);
+    for head in (0..width).step_by(dim) {
+        pack_keys(job.keys_values, head, dim, &mut scratch.keys);
+        pack_values(job.keys_values, head, dim, tokens, &mut scratch.values);
         let keys = Panels::new(&scratch.keys, tokens, dim);
         let values = Panels::new(&scratch.values, dim, tokens);
-        for first in (0..tokens).step_by(QUERY_BLOCK) {
-            let rows = (tokens - first).min(QUERY_BLOCK);
-            let queries = Rows::new(&qkv[first * 3 * width + query..], rows, dim, 3 * width);
+        let query_blocks = job.queries.chunks(QUERY_BLOCK * job.query_stride);
+        for (queries, out) in query_blocks.zip(out.chunks_mut(QUERY_BLOCK * width)) {
+            let rows = out.len() / width;
+            let queries = Rows::new(&queries[head..], rows, dim, job.query_stride);
             let mut scores = RowsMut::new(&mut scratch.scores, rows, tokens, score_stride);
             matmul(simd, queries, keys, &mut scores, &AsIs);
             for row in 0..rows {
@@ -67,7 +84,7 @@ pub(super) fn attention<S: Simd>(
                 scratch.sums[row] = softmax_without_division(simd, scores, scale);
             }
             let weights = Rows::new(&scratch.scores, rows, tokens, score_stride);
-            let mut out = RowsMut::new(&mut out[first * width + query..], rows, dim, width);
+            let mut out = RowsMut::new(&mut out[head..], rows, dim, width);
             matmul(simd, weights, values, &mut out, &DividedBy(&scratch.sums));
         }
     }
@@ -83,32 +100,46 @@ impl<S: Simd> Finish<S> for DividedBy<'_> {
     }
 }
 
-/// Keys as panels of 16 tokens.
+/// A head's keys as panels of 16 tokens.
 #[inline(always)]
-fn pack_keys(keys: &[f32], stride: usize, tokens: usize, dim: usize, panels: &mut [f32]) {
-    for (first, panel) in (0..tokens).step_by(LANES).zip(panels.chunks_exact_mut(LANES * dim)) {
-        let count = (tokens - first).min(LANES);
-        if count < LANES {
-            panel.fill(0.0);
-        }
-        for token in 0..count {
-            let key = &keys[(first + token) * stride..][..dim];
+fn pack_keys(pieces: &[KeysValues<'_>], head: usize, dim: usize, panels: &mut [f32]) {
+    let mut token = 0;
+    for piece in pieces {
+        for row in piece.rows.chunks_exact(piece.stride) {
+            let panel = &mut panels[token / LANES * LANES * dim..][..LANES * dim];
+            let key = &row[piece.key + head..][..dim];
             for (step, &x) in panel.chunks_exact_mut(LANES).zip(key) {
-                step[token] = x;
+                step[token % LANES] = x;
             }
+            token += 1;
         }
+    }
+    // What an earlier sequence left behind the last token would only be computed for nothing, but a
+    // NaN in it would be slow.
+    let ragged = token % LANES;
+    if ragged > 0 {
+        let panel = &mut panels[token / LANES * LANES * dim..];
+        panel.chunks_exact_mut(LANES).for_each(|step| step[ragged..].fill(0.0));
     }
 }
 
-/// Values as panels of 16 dimensions.
+/// A head's values as panels of 16 dimensions.
 #[inline(always)]
-fn pack_values(values: &[f32], stride: usize, tokens: usize, dim: usize, panels: &mut [f32]) {
+fn pack_values(
+    pieces: &[KeysValues<'_>],
+    head: usize,
+    dim: usize,
+    tokens: usize,
+    panels: &mut [f32],
+) {
     for (first, panel) in (0..dim).step_by(LANES).zip(panels.chunks_exact_mut(LANES * tokens)) {
         let count = (dim - first).min(LANES);
-        for (token, step) in panel.chunks_exact_mut(LANES).enumerate() {
-            let value = &values[token * stride + first..][..count];
-            step[..count].copy_from_slice(value);
-            step[count..].fill(0.0);
+        let mut steps = panel.chunks_exact_mut(LANES);
+        for piece in pieces {
+            for (row, step) in piece.rows.chunks_exact(piece.stride).zip(&mut steps) {
+                step[..count].copy_from_slice(&row[piece.value + head + first..][..count]);
+                step[count..].fill(0.0);
+            }
         }
     }
 }

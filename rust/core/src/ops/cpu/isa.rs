@@ -106,8 +106,7 @@ macro_rules! compile_for_each_isa {
     };
 }
 
-use super::kernels::{AttentionScratch, LinearJob, NormJob, TableData};
-use crate::ops::Heads;
+use super::kernels::{AttentionJob, AttentionScratch, LinearJob, NormJob, TableData};
 
 compile_for_each_isa! {
     /// See [`super::kernels::linear`].
@@ -116,12 +115,6 @@ compile_for_each_isa! {
     fn layer_norm(job: &NormJob<'_>, rows: &mut [f32]);
     /// See [`super::kernels::add_embedding`].
     fn add_embedding(table: TableData<'_>, ids: &[u32], rows: &mut [f32]);
-    /// See [`super::kernels::attention`].
-    fn attention(
-        qkv: &[f32],
-        heads: Heads,
-        offsets: &[usize],
-        out: &mut [f32],
-        scratch: &mut AttentionScratch,
-    );
+    /// See [`super::attention::attention`].
+    fn attention(job: &AttentionJob<'_>, out: &mut [f32], scratch: &mut AttentionScratch);
 }

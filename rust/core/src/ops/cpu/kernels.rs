@@ -3,13 +3,15 @@
 
 use half::f16;
 
-pub(super) use super::attention::Scratch as AttentionScratch;
+pub(super) use super::attention::{
+    AttentionJob, KeysValues, Scratch as AttentionScratch, attention,
+};
 use super::math::activate;
 use super::matmul::{Finish, Panels, Rows, RowsMut, matmul};
 pub(super) use super::rows::TableData;
 use super::rows::{add_table_row, layer_norm as layer_norm_row};
 use super::simd::Simd;
-use crate::ops::{Activation, Heads};
+use crate::ops::Activation;
 
 /// A matrix of any of the element types.
 #[derive(Debug, Clone, Copy)]
@@ -109,28 +111,5 @@ pub(super) fn add_embedding<S: Simd>(simd: S, table: TableData<'_>, ids: &[u32],
     let width = rows.len() / ids.len();
     for (row, &id) in rows.chunks_exact_mut(width).zip(ids) {
         add_table_row(simd, table, id as usize, row);
-    }
-}
-
-/// Attention within each of the sequences `offsets[i]..offsets[i + 1]`.
-#[inline(always)]
-pub(super) fn attention<S: Simd>(
-    simd: S,
-    qkv: &[f32],
-    heads: Heads,
-    offsets: &[usize],
-    out: &mut [f32],
-    scratch: &mut AttentionScratch,
-) {
-    let width = heads.count * heads.head_dim;
-    for bounds in offsets.windows(2) {
-        let (start, end) = (bounds[0], bounds[1]);
-        super::attention::attention(
-            simd,
-            &qkv[3 * start * width..3 * end * width],
-            heads,
-            &mut out[start * width..end * width],
-            scratch,
-        );
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! [`load`] takes slices of the map; [`isa`] chooses the instruction set; [`kernels`] are the
 //! operations on whole tensors, over [`matmul`], [`attention`], [`rows`] and [`math`], all written
-//! once over [`simd`]. `x86`, `neon` and [`scalar`] are the instruction sets.
+//! once over [`simd`]; [`team`] puts one text on several threads. `x86`, `neon`
+//! and [`scalar`] are the instruction sets.
 // A kernel is compiled for an instruction set only where it is inlined into that set's entry point.
 #![allow(clippy::inline_always)]
 
@@ -18,6 +19,7 @@ mod rows;
 mod scalar;
 mod scratch;
 mod simd;
+mod team;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
@@ -26,9 +28,10 @@ mod x86;
 use std::cell::RefCell;
 
 pub(crate) use isa::Isa;
-use kernels::{AttentionScratch, LinearJob, NormJob, Then};
+use kernels::{AttentionJob, AttentionScratch, KeysValues, LinearJob, NormJob, Then};
 pub(crate) use load::{Cpu, Loader};
 pub(crate) use scratch::Tensor;
+pub(crate) use team::{Member, team};
 
 use super::{Epilogue, Heads, Ops};
 use crate::error::{Error, Result};
@@ -39,11 +42,44 @@ pub(crate) struct Context {
     isa: Isa,
     pool: scratch::Pool,
     attention: RefCell<AttentionScratch>,
+    /// While this thread computes a share of a text.
+    member: RefCell<Option<Member>>,
 }
 
 impl Context {
     pub(crate) fn new(isa: Isa) -> Self {
-        Self { isa, pool: scratch::Pool::default(), attention: RefCell::default() }
+        Self {
+            isa,
+            pool: scratch::Pool::default(),
+            attention: RefCell::default(),
+            member: RefCell::default(),
+        }
+    }
+
+    /// Runs a forward pass over this member's share of a text.
+    pub(crate) fn as_member<T>(&self, member: Member, forward: impl FnOnce() -> T) -> T {
+        /// Leaves the team however the forward pass ends.
+        struct Leave<'a>(&'a RefCell<Option<Member>>);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                *self.0.borrow_mut() = None;
+            }
+        }
+        *self.member.borrow_mut() = Some(member);
+        let _leave = Leave(&self.member);
+        forward()
+    }
+
+    fn attend(
+        &self,
+        queries: &[f32],
+        keys_values: &[KeysValues<'_>],
+        heads: Heads,
+        out: &mut [f32],
+    ) {
+        let query_stride = 3 * heads.count * heads.head_dim;
+        let job = AttentionJob { queries, query_stride, keys_values, heads };
+        isa::attention(self.isa, &job, out, &mut self.attention.borrow_mut());
     }
 }
 
@@ -112,8 +148,26 @@ impl Ops<Cpu> for Context {
         let tokens = offsets.last().copied().unwrap_or(0);
         expect("attention", (tokens, 3 * width), (qkv.rows(), qkv.width()))?;
         let mut out = self.pool.take(tokens, width);
-        let scratch = &mut self.attention.borrow_mut();
-        isa::attention(self.isa, qkv, heads, offsets, &mut out, scratch);
+        if let Some(member) = &mut *self.member.borrow_mut() {
+            let parts = member.exchange(|part| {
+                part.clear();
+                qkv.chunks_exact(3 * width).for_each(|row| part.extend_from_slice(&row[width..]));
+            })?;
+            let stride = 2 * width;
+            let keys_values: Vec<_> = parts
+                .iter()
+                .map(|part| KeysValues { rows: part, stride, key: 0, value: width })
+                .collect();
+            self.attend(qkv, &keys_values, heads, &mut out);
+            return Ok(out);
+        }
+        for bounds in offsets.windows(2) {
+            let rows = &qkv[3 * width * bounds[0]..3 * width * bounds[1]];
+            let stride = 3 * width;
+            let keys_values = [KeysValues { rows, stride, key: width, value: 2 * width }];
+            let out = &mut out[width * bounds[0]..width * bounds[1]];
+            self.attend(rows, &keys_values, heads, out);
+        }
         Ok(out)
     }
 

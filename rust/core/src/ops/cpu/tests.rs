@@ -4,7 +4,9 @@ use half::f16;
 use proptest::prelude::*;
 
 use super::isa::{self, Isa};
-use super::kernels::{AttentionScratch, LinearJob, NormJob, TableData, Then, Weights};
+use super::kernels::{
+    AttentionJob, AttentionScratch, KeysValues, LinearJob, NormJob, TableData, Then, Weights,
+};
 use super::matmul::Panels;
 use crate::ops::{Activation, Heads};
 
@@ -193,15 +195,34 @@ proptest! {
                 }
             }
         }
+        let heads = Heads { count, head_dim };
         for isa in Isa::available() {
-            let mut found = vec![f32::NAN; tokens * width];
-            let heads = Heads { count, head_dim };
             let scratch = &mut AttentionScratch::default();
-            isa::attention(isa, &qkv, heads, &offsets, &mut found, scratch);
-            assert_close(isa, &found, &expected, 2e-5);
-            let again = &mut vec![f32::NAN; tokens * width];
-            isa::attention(isa, &qkv, heads, &offsets, again, scratch);
-            prop_assert_eq!(&found, again, "used scratch memory changes nothing");
+            let mut whole = None;
+            // Whole, in pieces with shares of the queries, as a team computes it, and whole again in
+            // used scratch memory.
+            for pieces in [1, 2, 3, 1] {
+                let mut found = vec![f32::NAN; tokens * width];
+                for bounds in offsets.windows(2) {
+                    let rows = &qkv[bounds[0] * 3 * width..bounds[1] * 3 * width];
+                    let share = (bounds[1] - bounds[0]).div_ceil(pieces).max(1);
+                    let stride = 3 * width;
+                    let keys_values: Vec<_> = rows
+                        .chunks(share * stride)
+                        .map(|rows| KeysValues { rows, stride, key: width, value: 2 * width })
+                        .collect();
+                    let out = &mut found[bounds[0] * width..bounds[1] * width];
+                    let shares = rows.chunks(share * stride).zip(out.chunks_mut(share * width));
+                    for (queries, out) in shares {
+                        let keys_values = &keys_values;
+                        let job = AttentionJob { queries, query_stride: stride, keys_values, heads };
+                        isa::attention(isa, &job, out, scratch);
+                    }
+                }
+                assert_close(isa, &found, &expected, 2e-5);
+                let whole = whole.get_or_insert_with(|| found.clone());
+                prop_assert_eq!(&found, whole, "{} in {} pieces", isa.name(), pieces);
+            }
         }
     }
 
