@@ -33,7 +33,7 @@ impl Embeddings {
         let mut data = Vec::new();
         data.try_reserve_exact(numbers).map_err(|_| out_of_memory())?;
         data.resize(numbers, 0.0);
-        Ok(Self { data, rows, dim, stats: EncodeStats { texts: rows, ..EncodeStats::default() } })
+        Ok(Self { data, rows, dim, stats: EncodeStats::default() })
     }
 
     /// Number of vectors.
@@ -128,6 +128,15 @@ pub struct EncodeStats {
     pub truncated: usize,
     /// Texts whose vector was in the cache.
     pub cache_hits: usize,
+}
+
+impl std::ops::AddAssign for EncodeStats {
+    fn add_assign(&mut self, other: Self) {
+        self.texts += other.texts;
+        self.tokens += other.tokens;
+        self.truncated += other.truncated;
+        self.cache_hits += other.cache_hits;
+    }
 }
 
 impl EncodeStats {

@@ -19,6 +19,10 @@ use crate::repeated::Repeated;
 use crate::threads::{self, Monitor};
 use crate::tokenize::{Tokenizer, Tokens};
 
+/// Texts that go through all steps together. Bounds what a call of millions of texts holds in memory
+/// and does before its monitor is asked.
+const WINDOW: usize = 4096;
+
 /// Texts that a worker tokenizes in one go.
 const TEXTS_PER_JOB: usize = 16;
 
@@ -57,6 +61,8 @@ impl fmt::Debug for Engine {
 
 /// A call's options with the model's own ways filled in.
 struct Request<'a> {
+    /// Position of the window's first text in the caller's input.
+    start: usize,
     prompt: &'a str,
     variant: Variant,
     max_texts: usize,
@@ -148,37 +154,57 @@ impl Engine {
         mut monitor: Option<Monitor<'_>>,
     ) -> Result<Embeddings> {
         let _span = tracing::info_span!("encode", texts = texts.len()).entered();
-        let request = self.request(options)?;
-        let repeated = Repeated::find(texts);
+        let mut request = self.request(options)?;
         let mut out = Embeddings::zeroed(texts.len(), request.variant.dim)?;
-        let computed = self.look_up(texts, &repeated, &request, &mut out)?;
+        let places = out.data.chunks_mut(WINDOW * out.dim);
+        for (window, vectors) in texts.chunks(WINDOW).zip(places) {
+            let before = request.start;
+            let mut ask = monitor.as_mut().map(|monitor| |finished| monitor(before + finished));
+            out.stats += self.encode_window(window, &request, vectors, monitor_of(&mut ask))?;
+            request.start += window.len();
+        }
+        self.finish(out.stats, monitor)?;
+        Ok(out)
+    }
 
-        let from_cache = out.stats.cache_hits;
+    /// Writes the vectors of texts to `out`, `[texts, dim]`.
+    fn encode_window<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        request: &Request<'_>,
+        out: &mut [f32],
+        mut monitor: Option<Monitor<'_>>,
+    ) -> Result<EncodeStats> {
+        let dim = request.variant.dim;
+        let repeated = Repeated::find(texts);
+        let mut stats = EncodeStats { texts: texts.len(), ..EncodeStats::default() };
+        let computed = self.look_up(texts, &repeated, request, out, &mut stats)?;
+
+        let from_cache = stats.cache_hits;
         let mut ask = monitor.as_mut().map(|monitor| |finished| monitor(from_cache + finished));
-        let tokens = self.tokens(texts, &computed, &request, monitor_of(&mut ask))?;
-        let mut rows: Vec<_> = out.data.chunks_exact_mut(out.dim).map(Some).collect();
+        let tokens = self.tokens(texts, &computed, request, monitor_of(&mut ask))?;
+        let mut rows: Vec<_> = out.chunks_exact_mut(dim).map(Some).collect();
         let rows = computed.iter().filter_map(|&position| rows[position].take()).collect();
         let write = |i: usize, row: &mut [f32], hidden: &[f32]| {
             let Variant { pooling, normalize, skip, .. } = request.variant;
             pooling.apply(hidden, self.dimensions.hidden_size, skip, row);
             normalize.apply(row);
             let position = computed[i];
-            finite(row, position)?;
+            finite(row, request.start + position)?;
             Ok(repeated.times[position])
         };
         self.forward(&tokens, rows, request.max_texts, monitor_of(&mut ask), write)?;
 
-        self.remember(texts, &computed, &tokens, &request, &out);
+        self.remember(texts, &computed, &tokens, request, out);
         for (&position, tokens) in computed.iter().zip(&tokens) {
-            out.stats.add(repeated.times[position], tokens.ids.len(), tokens.full_length);
+            stats.add(repeated.times[position], tokens.ids.len(), tokens.full_length);
         }
         for (position, &first) in repeated.first.iter().enumerate() {
             if first != position {
-                out.data.copy_within(first * out.dim..(first + 1) * out.dim, position * out.dim);
+                out.copy_within(first * dim..(first + 1) * dim, position * dim);
             }
         }
-        self.finish(out.stats, monitor)?;
-        Ok(out)
+        Ok(stats)
     }
 
     /// The vectors of the tokens of texts, special tokens included, as the model computes them.
@@ -318,6 +344,7 @@ impl Engine {
             self.tokenizer.prompt_length(&options.prompt)?
         };
         Ok(Request {
+            start: 0,
             prompt: &options.prompt,
             variant: Variant {
                 pooling: options.pooling.unwrap_or(self.metadata.pooling),
@@ -336,8 +363,10 @@ impl Engine {
         texts: &[S],
         repeated: &Repeated,
         request: &Request<'_>,
-        out: &mut Embeddings,
+        out: &mut [f32],
+        stats: &mut EncodeStats,
     ) -> Result<Vec<usize>> {
+        let dim = request.variant.dim;
         let firsts = repeated.first.iter().enumerate().filter(|&(i, &first)| first == i);
         let firsts = firsts.map(|(position, _)| position);
         let Some(mut table) = self.cache.lock() else { return Ok(firsts.collect()) };
@@ -350,9 +379,9 @@ impl Engine {
                 continue;
             };
             self.check_length(entry.full_length, request, position)?;
-            out.data[position * out.dim..(position + 1) * out.dim].copy_from_slice(&entry.vector);
-            out.stats.add(times, entry.tokens, entry.full_length);
-            out.stats.cache_hits += times;
+            out[position * dim..(position + 1) * dim].copy_from_slice(&entry.vector);
+            stats.add(times, entry.tokens, entry.full_length);
+            stats.cache_hits += times;
         }
         Ok(missing)
     }
@@ -364,12 +393,13 @@ impl Engine {
         computed: &[usize],
         tokens: &[Tokens],
         request: &Request<'_>,
-        out: &Embeddings,
+        out: &[f32],
     ) {
+        let dim = request.variant.dim;
         let Some(mut table) = self.cache.lock() else { return };
         for (&position, tokens) in computed.iter().zip(tokens) {
             let entry = Entry {
-                vector: out.data[position * out.dim..(position + 1) * out.dim].into(),
+                vector: out[position * dim..(position + 1) * dim].into(),
                 tokens: tokens.ids.len(),
                 full_length: tokens.full_length,
             };
@@ -391,7 +421,7 @@ impl Engine {
         threads::for_each(jobs, monitor, |(positions, tokens)| {
             for (&position, tokens) in positions.iter().zip(tokens) {
                 let text = texts[position].as_ref();
-                *tokens = self.tokenizer.encode(request.prompt, text, position)?;
+                *tokens = self.tokenizer.encode(request.prompt, text, request.start + position)?;
                 self.check_length(tokens.full_length, request, position)?;
             }
             Ok(0)
@@ -404,7 +434,7 @@ impl Engine {
         if request.truncate || tokens <= limit {
             return Ok(());
         }
-        Err(Error::TextTooLong { index: position, tokens, limit })
+        Err(Error::TextTooLong { index: request.start + position, tokens, limit })
     }
 
     /// Runs the model over tokenized texts, in micro-batches. For each text `write` gets its index, its

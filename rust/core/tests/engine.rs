@@ -305,6 +305,30 @@ fn pooling_leaves_a_prompt_out_where_the_model_says_so() {
     assert!(largest_difference(pooled.as_slice(), &mean) < 1e-6);
 }
 
+/// More texts than go through the steps together: repeated ones and positions span the windows.
+#[test]
+fn a_long_list_is_worked_through_in_windows() {
+    let mut texts: Vec<String> = (0..9000).map(|i| format!("{} {}", i % 5000, i % 7)).collect();
+    let vectors = BERT.encode(&texts).unwrap();
+    assert_eq!(vectors.stats().texts, 9000);
+    for position in [0, 4095, 4096, 8191, 8192, 8999] {
+        let alone = BERT.encode(&texts[position..=position]).unwrap();
+        assert_eq!(bits(vectors.row(position).unwrap()), bits(alone.as_slice()));
+    }
+    texts[8500] = "word ".repeat(100);
+    let refuse = EncodeOptions::new().truncate(false);
+    let error = BERT.encode_with(&texts, &refuse, None).unwrap_err();
+    assert!(matches!(error, Error::TextTooLong { index: 8500, .. }), "{error:?}");
+    let mut seen = 0;
+    let mut monitor = |finished| {
+        assert!(finished >= seen);
+        seen = finished;
+        ControlFlow::Continue(())
+    };
+    BERT.encode_with(&texts, &EncodeOptions::new(), Some(&mut monitor)).unwrap();
+    assert_eq!(seen, 9000);
+}
+
 #[test]
 fn a_text_that_is_too_long_can_be_refused() {
     let cached = open("bert", CacheLimits::default());
