@@ -46,6 +46,7 @@ pub(crate) mod models;
 pub(crate) mod open;
 pub(crate) mod ops;
 pub(crate) mod options;
+pub(crate) mod pipeline;
 pub(crate) mod plan;
 pub(crate) mod pool;
 pub(crate) mod precision;
