@@ -51,7 +51,7 @@ SENTENCES = [
 
 QUERIES = [
     "Which animals are resting?",
-    "how can I stay healthy",
+    "What is good for my health?",
     "news about the economy",
     "sharing data between programs",
 ]
