@@ -71,11 +71,11 @@ class Validation:
             f"{self.texts} texts, {self.truncated} of them beyond the model's limit",
             _token_line(self.different_tokens),
             "",
-            f"{'':34}{'worst 1-cos':>12}{'(text)':>8}{'mean 1-cos':>12}{'max |diff|':>12}",
+            f"{'':44}{'worst 1-cos':>12}{'(text)':>8}{'mean 1-cos':>12}{'max |diff|':>12}",
         ]
         rows = {"engine, reference (float64)": self.reference, **self.peer}
         lines += [
-            f"{name:34}{row.worst:12.1e}{row.worst_text:8}{row.mean:12.1e}"
+            f"{name:44}{row.worst:12.1e}{row.worst_text:8}{row.mean:12.1e}"
             f"{row.max_abs_difference:12.1e}"
             for name, row in rows.items()
         ]
