@@ -2,12 +2,13 @@
 
     python worker.py ENGINE MODEL THREADS
 
-Prints a line of JSON when it is ready and one for each request: `{"texts": [...], "batch": 32}`
-is embedded and answered with the seconds it took; `{"vectors": [...]}` with the vectors.
+Prints a line of JSON when it is ready and one for each request: `{"texts": [...], "batch": 32}` is
+embedded and answered with the seconds it took, with `"one": true` text by text and the median of
+the seconds; `{"vectors": [...]}` is answered with the vectors.
 """
 
 import json
-import resource
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -94,11 +95,13 @@ def main(engine: str, model: str, threads: int) -> None:
         if "vectors" in request:
             answer(vectors=[[float(x) for x in v] for v in encode(request["vectors"], 8)])
             continue
-        started = time.perf_counter()
-        encode(request["texts"], request["batch"])
-        seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        answer(seconds=seconds, peak_bytes=peak)
+        calls = [[text] for text in request["texts"]] if request["one"] else [request["texts"]]
+        seconds = []
+        for call in calls:
+            started = time.perf_counter()
+            encode(call, request["batch"])
+            seconds.append(time.perf_counter() - started)
+        answer(seconds=statistics.median(seconds))
 
 
 if __name__ == "__main__":

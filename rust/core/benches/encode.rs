@@ -8,7 +8,7 @@
 use std::hint::black_box;
 use std::path::PathBuf;
 
-use arrowembed::{CacheLimits, Engine};
+use arrowembed::{ArrowFile, CacheLimits, Engine};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 fn model() -> PathBuf {
@@ -39,5 +39,16 @@ fn encode(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, encode);
+/// Mapping a model file and checking its structure, without the tokenizer.
+fn map(criterion: &mut Criterion) {
+    let unpacked = tempfile::tempdir().expect("a temporary folder");
+    let engine =
+        Engine::builder().cache_dir(unpacked.path()).open(model()).expect("the model opens");
+    let path = engine.info().expect("information").path;
+    criterion.bench_function("map", |bencher| {
+        bencher.iter(|| ArrowFile::open(black_box(&path)).expect("the file opens"));
+    });
+}
+
+criterion_group!(benches, encode, map);
 criterion_main!(benches);
