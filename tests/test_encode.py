@@ -235,7 +235,7 @@ def test_unknown_keywords_are_refused(model):
     ],
 )
 def test_wrong_values_are_named(model, option, value):
-    with pytest.raises(InvalidArgumentError):
+    with pytest.raises(InvalidArgumentError, match=option):
         model.encode(["a", "b"], **{option: value})
 
 

@@ -222,7 +222,7 @@ class Embedder:
         common: dict[str, Any] = {
             "prompt": self._prompt(prompt_name, prompt),
             "normalize": normalize,
-            "max_texts": batch_size,
+            "max_texts": _checked_batch_size(batch_size),
             "truncate": truncate,
         }
         with Progress(len(texts), False if single else show_progress_bar) as progress:
@@ -347,7 +347,7 @@ class Embedder:
             pooling=pooling,
             normalize=normalize,
             truncate_dim=self._dim(truncate_dim),
-            max_texts=batch_size,
+            max_texts=_checked_batch_size(batch_size),
             truncate=truncate,
         )
         self._warn_once_of_truncation(stats)
@@ -537,6 +537,12 @@ def _checked_dim(truncate_dim: int | None, hidden_size: int) -> int | None:
             f"truncate_dim: {truncate_dim}; expected 1 to {hidden_size}, the model's dimension"
         )
     return truncate_dim
+
+
+def _checked_batch_size(batch_size: int | None) -> int | None:
+    if batch_size is not None and batch_size < 1:
+        raise InvalidArgumentError(f"batch_size: {batch_size}; expected 1 or more, or None")
+    return batch_size
 
 
 def _tensor(array: NDArray[Any]) -> Any:

@@ -32,9 +32,13 @@ def as_texts(sentences: object) -> list[str]:
         return sentences
     if isinstance(sentences, np.ndarray):
         return _from_numpy(sentences)
-    if sentences is None or isinstance(sentences, (bool, int, float, complex, np.generic)):
+    if sentences is None:
         raise TextTypeError(
-            f"expected a text or a list of texts, got {_describe(sentences)}; "
+            'expected a text or a list of texts, got None; pass "" or [] for nothing'
+        )
+    if isinstance(sentences, (bool, int, float, complex, np.generic)):
+        raise TextTypeError(
+            f"expected a text or a list of texts, got a value of type {type(sentences).__name__}; "
             "use str(...) if its written form is what you mean"
         )
     if isinstance(sentences, (bytes, bytearray, memoryview)):
@@ -59,7 +63,7 @@ def as_texts(sentences: object) -> list[str]:
     if isinstance(sentences, Iterable):
         return list(sentences)
     raise TextTypeError(
-        f"expected a text or a list of texts, got {_describe(sentences)}; "
+        f"expected a text or a list of texts, got a value of type {type(sentences).__name__}; "
         "pass a str or an iterable of str"
     )
 
@@ -87,7 +91,3 @@ def _from_numpy(array: NDArray[Any]) -> list[str]:
         )
     texts: list[str] = array.tolist()
     return texts
-
-
-def _describe(value: object) -> str:
-    return "None" if value is None else f"a value of type {type(value).__name__}"
