@@ -30,9 +30,10 @@ impl Embeddings {
         let out_of_memory =
             || Error::OutOfMemory { reason: format!("{rows} vectors of {dim} numbers") };
         let numbers = rows.checked_mul(dim).ok_or_else(out_of_memory)?;
-        let mut data = Vec::new();
-        data.try_reserve_exact(numbers).map_err(|_| out_of_memory())?;
-        data.resize(numbers, 0.0);
+        // Asks whether there is room, because `vec!` would abort. `vec!` gets pages that the system
+        // zeroes when they are first touched; filling a million vectors here would take a second.
+        Vec::<f32>::new().try_reserve_exact(numbers).map_err(|_| out_of_memory())?;
+        let data = vec![0.0; numbers];
         Ok(Self { data, rows, dim, stats: EncodeStats::default() })
     }
 
