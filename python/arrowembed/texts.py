@@ -19,6 +19,18 @@ _COLUMN_TO_LIST = ("to_pylist", "to_list", "tolist")
 """How pyarrow, polars and pandas (and NumPy scalars) spell "as a Python list"."""
 
 
+# What people pass by mistake, and what they can do instead.
+_NO_TEXTS: tuple[tuple[tuple[type, ...], str], ...] = (
+    ((type(None),), 'pass "" or [] for nothing'),
+    (
+        (bool, int, float, complex, np.generic),
+        "use str(...) if its written form is what you mean",
+    ),
+    ((bytes, bytearray, memoryview), 'decode it first, for example with .decode("utf-8")'),
+    ((Mapping,), "pass list(mapping.values()) or the field that holds the text"),
+)
+
+
 def as_texts(sentences: object) -> list[str]:
     """The texts of any accepted argument but a single `str`, as a list.
 
@@ -32,25 +44,10 @@ def as_texts(sentences: object) -> list[str]:
         return sentences
     if isinstance(sentences, np.ndarray):
         return _from_numpy(sentences)
-    if sentences is None:
-        raise TextTypeError(
-            'expected a text or a list of texts, got None; pass "" or [] for nothing'
-        )
-    if isinstance(sentences, (bool, int, float, complex, np.generic)):
-        raise TextTypeError(
-            f"expected a text or a list of texts, got a value of type {type(sentences).__name__}; "
-            "use str(...) if its written form is what you mean"
-        )
-    if isinstance(sentences, (bytes, bytearray, memoryview)):
-        raise TextTypeError(
-            f"expected a text or a list of texts, got {type(sentences).__name__}; "
-            'decode it first, for example with .decode("utf-8")'
-        )
-    if isinstance(sentences, Mapping):
-        raise TextTypeError(
-            "expected a text or a list of texts, got a mapping; pass list(mapping.values()) "
-            "or the field that holds the text"
-        )
+    for types, advice in _NO_TEXTS:
+        if isinstance(sentences, types):
+            what = "None" if sentences is None else type(sentences).__name__
+            raise TextTypeError(f"expected a text or a list of texts, got {what}; {advice}")
     if hasattr(sentences, "columns") or hasattr(sentences, "column_names"):
         raise TextTypeError(
             f"expected one column of texts, got a whole {type(sentences).__name__}; "
