@@ -48,6 +48,12 @@ def test_float16_weights(float16):
     assert errors.max() < 1e-5, f"text {errors.argmax()}"
 
 
+def test_candle_and_the_kernels_agree(float32):
+    candle = Embedder(float32.info()["path"], device="candle", cache_size=0).encode(TEXTS)
+    assert cosine_errors(candle).max() < 1e-9
+    np.testing.assert_allclose(candle, float32.encode(TEXTS), atol=2e-6)
+
+
 def test_int8_weights(minilm_source, tmp_path):
     _core.convert(str(minilm_source), str(tmp_path / "int8"), dtype="int8")
     errors = cosine_errors(Embedder(tmp_path / "int8").encode(TEXTS))
