@@ -23,8 +23,8 @@ export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test test-rust test-python lint lint-rust lint-python bench dev coverage \
-	coverage-rust coverage-python check-wheel lock clean help
+.PHONY: demo test test-rust test-python lint lint-rust lint-python bench bench-peers dev \
+	coverage coverage-rust coverage-python check-wheel lock clean help
 
 demo: $(MODEL)/model.arrow ## build, convert all-MiniLM-L6-v2, embed and search real text
 	$(PY) examples/demo.py $(MODEL)
@@ -64,6 +64,11 @@ bench: .venv/dev.stamp $(MODEL)/model.arrow ## time the engine, in Rust and from
 	ARROWEMBED_MODEL="$(CURDIR)/$(MODEL)" $(CARGO) bench --package arrowembed --locked
 	ARROWEMBED_MODEL="$(CURDIR)/$(MODEL)" $(PY) -m pytest benches --benchmark-only
 
+# PEERS, ROUNDS, KINDS and THREADS narrow it down; benches/peers/README.md says how.
+bench-peers: $(MODEL)/model.arrow ## compare with other engines, each in its own environment
+	cd benches && ../$(PY) -m peers $(PEERS) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(KINDS),--kinds $(KINDS)) $(if $(THREADS),--threads $(THREADS))
+
 dev: .venv/dev.stamp .venv/model.stamp ## install in place: Python changes are live at once
 	VIRTUAL_ENV="$(CURDIR)/.venv" $(PY) -m maturin develop --release --locked
 	$(PIP) install -q --no-deps --no-build-isolation --editable converter
@@ -74,13 +79,13 @@ check-wheel: .venv/wheel.stamp $(MODEL)/model.arrow ## the wheel works in an emp
 
 lock: .venv/bin/python ## pin the newest versions of all Python dependencies
 	$(PIP) install -q uv
-	for name in run dev; do \
+	for file in $(basename $(wildcard requirements/*.in benches/peers/requirements/*.in)); do \
 		.venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 \
 			--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
-			requirements/$$name.in --output-file requirements/$$name.lock || exit 1; \
+			$$file.in --output-file $$file.lock || exit 1; \
 	done
 
-clean: ## remove everything that was built, but no converted model
+clean: ## remove everything that was built, but no converted model and no peer
 	rm -rf .venv .tools build dist target .mypy_cache .pytest_cache .ruff_cache .coverage .coverage.*
 	rm -f python/arrowembed/*.so *.profraw
 	find python converter tests -name __pycache__ -type d -prune -exec rm -rf {} +

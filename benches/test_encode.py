@@ -23,13 +23,13 @@ def model() -> Embedder:
 
 @pytest.mark.parametrize("kind", ["short", "mixed", "long"])
 def test_batch(benchmark: Benchmark, model: Embedder, kind: str) -> None:
-    texts = text_set(kind, 64)
+    texts = text_set(kind, 64, model)
     assert benchmark(model.encode, texts).shape == (64, model.dimension)
 
 
 @pytest.mark.parametrize("kind", ["short", "long"])
 def test_one_text(benchmark: Benchmark, model: Embedder, kind: str) -> None:
-    (text,) = text_set(kind, 1)
+    (text,) = text_set(kind, 1, model)
     assert benchmark(model.encode, text).shape == (model.dimension,)
 
 

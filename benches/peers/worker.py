@@ -1,108 +1,126 @@
-"""One engine in a process of its own, driven over standard input by `compare.py`.
+"""One engine in a process of its own, in its own environment, driven over its standard input.
 
-    python worker.py ENGINE MODEL THREADS
+    python -m peers.worker '{"engine": "ctranslate2", "model": "PATH", "threads": 2, …}'
 
-Prints a line of JSON when it is ready and one for each request: `{"texts": [...], "batch": 32}` is
-embedded and answered with the seconds it took, with `"one": true` text by text and the median of
-the seconds; `{"vectors": [...]}` is answered with the vectors.
+A line of JSON comes when the first vector has been computed, and one for each line that is read:
+
+- `{"vectors": [text, …], "batch": 8}`: the vectors;
+- `{"texts": [text, …], "batch": 8}`: the seconds that all texts together took;
+- `{"texts": [text, …], "each": true}`: the seconds that each text took, one after the other;
+- `{"memory": true}`: resident and private bytes of the process;
+- `{"about": true}`: versions, and what else is worth telling.
+
+An engine's error is answered as `{"error": "…"}`.
 """
 
+import importlib
+import importlib.metadata
 import json
-import statistics
+import os
 import sys
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-STARTED = time.perf_counter()
-
-Encode = Callable[[list[str], int], Any]
+FIRST_TEXT = "The first text."
 
 
-def arrowembed(model: str, threads: int) -> Encode:
-    from arrowembed import Embedder, set_num_threads
-
-    set_num_threads(threads)
-    # No cache: the same texts come every round.
-    embedder = Embedder(model, cache_size=0)
-    return lambda texts, _: embedder.encode(texts)
-
-
-def sentence_transformers(model: str, threads: int) -> Encode:
-    import torch
-    from sentence_transformers import SentenceTransformer
-
-    torch.set_num_threads(threads)
-    embedder = SentenceTransformer(model, device="cpu")
-    return lambda texts, batch: embedder.encode(texts, batch_size=batch)
+def memory() -> dict[str, int]:
+    """Of this process; private is what it shares with no other one."""
+    sizes = {}
+    for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]:
+        key, size, *_ = line.split()
+        sizes[key] = 1024 * int(size)
+    return {"resident": sizes["Rss:"], "private": sizes["Private_Clean:"] + sizes["Private_Dirty:"]}
 
 
-def onnxruntime(model: str, threads: int) -> Encode:
-    """`MODEL` is a folder with `tokenizer.json` and `model.onnx` (see `bert_onnx.py`).
-
-    Sorted by length and padded to the longest of each batch, as careful users do.
-    """
-    import numpy as np
-    import onnxruntime as ort
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(f"{model}/tokenizer.json")
-    tokenizer.enable_truncation(256)
-    tokenizer.enable_padding()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = ort.InferenceSession(f"{model}/model.onnx", options)
-
-    def encode(texts: list[str], batch: int) -> Any:
-        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        vectors = np.empty((len(texts), 384), dtype=np.float32)
-        for start in range(0, len(order), batch):
-            chosen = order[start : start + batch]
-            encoded = tokenizer.encode_batch([texts[i] for i in chosen])
-            mask = np.array([e.attention_mask for e in encoded], dtype=np.int64)
-            inputs = {
-                "input_ids": np.array([e.ids for e in encoded], dtype=np.int64),
-                "attention_mask": mask,
-                "token_type_ids": np.zeros_like(mask),
-            }
-            hidden = session.run(None, inputs)[0]
-            pooled = (hidden * mask[..., None]).sum(1) / mask.sum(1, keepdims=True)
-            vectors[chosen] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
-        return vectors
-
-    return encode
+def numbers(vectors: Any) -> list[list[float]]:
+    return [[float(x) for x in vector] for vector in vectors]
 
 
-ENGINES = {
-    "arrowembed": arrowembed,
-    "onnxruntime": onnxruntime,
-    "sentence-transformers": sentence_transformers,
-}
+class Session:
+    """An engine that has computed its first vector."""
 
+    def __init__(
+        self, engine: str, model: str, threads: int, *, one: bool, options: dict[str, Any]
+    ) -> None:
+        module = importlib.import_module(f"peers.engines.{engine.replace('-', '_')}")
+        self._encode = module.load(Path(model), threads, one=one, **options)
+        # Pages of 4 KiB; the exact way takes longer, within what is measured as the start.
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        self.loaded = pages * os.sysconf("SC_PAGE_SIZE")
+        self._encode([FIRST_TEXT], 1)
+        self._module = module
 
-def answer(**fields: object) -> None:
-    print(json.dumps(fields), flush=True)
+    def about(self) -> dict[str, str]:
+        versions = {name: importlib.metadata.version(name) for name in self._module.PACKAGES}
+        return versions | getattr(self._module, "ABOUT", {})
 
+    def vectors(self, texts: list[str], batch: int) -> dict[str, Any]:
+        """All in one call; one by one, None for those that fail, where that call fails."""
+        try:
+            return {"vectors": numbers(self._encode(texts, batch))}
+        except Exception as error:  # noqa: BLE001 - an engine may raise anything
+            together = describe(error)
+        rows: list[list[float] | None] = []
+        for text in texts:
+            try:
+                rows += numbers(self._encode([text], 1))
+            except Exception:  # noqa: BLE001 - counted by who asked
+                rows.append(None)
+        return {"vectors": rows, "together": together}
 
-def main(engine: str, model: str, threads: int) -> None:
-    encode = ENGINES[engine](model, threads)
-    opened = time.perf_counter()
-    encode(["The first text."], 1)
-    first = time.perf_counter()
-    answer(open=opened - STARTED, first=first - STARTED)
-    for line in sys.stdin:
-        request = json.loads(line)
-        if "vectors" in request:
-            answer(vectors=[[float(x) for x in v] for v in encode(request["vectors"], 8)])
-            continue
-        calls = [[text] for text in request["texts"]] if request["one"] else [request["texts"]]
+    def seconds(self, texts: list[str], batch: int, *, each: bool) -> list[float]:
+        # What the last pause has let go cold is not the engine's.
+        self._encode(texts[:1], 1)
+        calls = [[text] for text in texts] if each else [texts]
         seconds = []
         for call in calls:
             started = time.perf_counter()
-            encode(call, request["batch"])
+            self._encode(call, batch)
             seconds.append(time.perf_counter() - started)
-        answer(seconds=statistics.median(seconds))
+        return seconds
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        if "memory" in request:
+            return memory()
+        if "about" in request:
+            return self.about()
+        if "vectors" in request:
+            return self.vectors(request["vectors"], request["batch"])
+        return {
+            "seconds": self.seconds(
+                request["texts"], request.get("batch", 1), each=request.get("each", False)
+            )
+        }
+
+
+def describe(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
+
+
+def main(settings: dict[str, Any]) -> None:
+    # An engine may print; the answers have a channel to themselves.
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+
+    def send(answer: dict[str, Any]) -> None:
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+
+    try:
+        session = Session(**settings)
+    except Exception as error:  # noqa: BLE001 - an engine may raise anything
+        send({"error": describe(error)})
+        return
+    send({"loaded": session.loaded})
+    for line in sys.stdin:
+        try:
+            send(session.answer(json.loads(line)))
+        except Exception as error:  # noqa: BLE001 - an engine may raise anything
+            send({"error": describe(error)})
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,83 @@
+"""What is compared: every line of the report, with its engine and settings."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+OWN = "arrowembed"
+
+
+@dataclass(frozen=True)
+class Line:
+    """An engine with its settings."""
+
+    name: str
+    engine: str
+    """Its module in `peers.engines`, with the distribution's hyphens; also its environment."""
+    model: str
+    """Where its model is: a name of `peers.models.MADE` and what follows in that folder."""
+    arithmetic: str
+    """Of the matrix products; engines of the same are compared with each other in the summary."""
+    settings: str
+    """In words, for the report."""
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    batches: Sequence[int] = (0,)
+    """Batch sizes that are tried; 0 where the engine decides for itself."""
+
+
+BATCHES = (4, 8, 16, 32, 64)
+AS_CALLED = "as its users call it"
+A_CORE = "sorted by length, one runtime a core"
+
+LINES = (
+    Line(OWN, OWN, "arrow", "float32", "float16 weights"),
+    Line("arrowembed int16", OWN, "arrow", "int16", "12 bits", {"compute": "int16"}),
+    Line("arrowembed int8", OWN, "arrow", "int8", "8 bits", {"compute": "int8"}),
+    Line("CTranslate2", "ctranslate2", "ctranslate2", "float32", A_CORE,
+         {"compute_type": "float32"}, BATCHES),
+    Line("CTranslate2 bfloat16", "ctranslate2", "ctranslate2", "bfloat16", A_CORE,
+         {"compute_type": "bfloat16"}, BATCHES),
+    Line("CTranslate2 int8", "ctranslate2", "ctranslate2", "int8", A_CORE,
+         {"compute_type": "int8_float32"}, BATCHES),
+    Line("ONNX Runtime", "onnxruntime", "onnx/fused", "float32", A_CORE, batches=BATCHES),
+    Line("ONNX Runtime int8", "onnxruntime", "onnx/int8", "int8", A_CORE, batches=BATCHES),
+    Line("OpenVINO", "openvino", "onnx/plain", "float32", A_CORE,
+         {"file": "model.onnx", "precision": "f32"}, BATCHES),
+    Line("OpenVINO default", "openvino", "onnx/plain", "its default", A_CORE,
+         {"file": "model.onnx", "precision": None}, BATCHES),
+    Line("OpenVINO int8", "openvino", "openvino", "int8", A_CORE,
+         {"file": "model.xml", "precision": None}, BATCHES),
+    Line("fastembed", "fastembed", "onnx/fused", "float32", AS_CALLED, batches=(8, 32, 128)),
+    Line("sentence-transformers", "sentence-transformers", "source", "float32", AS_CALLED,
+         batches=(8, 32, 128)),
+    Line("llama.cpp F32", "llama-cpp-python", "gguf/all-MiniLM-L6-v2-F32.gguf", "float32",
+         AS_CALLED),
+    Line("llama.cpp F16", "llama-cpp-python", "gguf/all-MiniLM-L6-v2-F16.gguf", "float16",
+         AS_CALLED),
+    Line("llama.cpp Q8_0", "llama-cpp-python", "gguf/all-MiniLM-L6-v2-Q8_0.gguf", "int8",
+         AS_CALLED),
+    Line("ggmbed Q8_0", "ggmbed", "gguf/all-MiniLM-L6-v2-Q8_0.gguf", "int8", AS_CALLED),
+    Line("EmbedAnything", "embed-anything", "hub", "float32", AS_CALLED, batches=(8, 32)),
+)  # fmt: skip
+
+
+def chosen(words: Sequence[str]) -> list[Line]:
+    """Our lines, and the peers whose engine or name has one of these words; no words: all.
+
+    Raises:
+        ValueError: A word fits none.
+    """
+
+    def fits(line: Line, word: str) -> bool:
+        return word.lower() in (line.engine, line.name.lower().replace(" ", "-"))
+
+    for word in words:
+        if not any(fits(line, word) for line in LINES):
+            known = ", ".join(sorted({line.engine for line in LINES}))
+            raise ValueError(f"no engine or line is called {word!r}; there are {known}")
+    return [
+        line
+        for line in LINES
+        if not words or line.name == OWN or any(fits(line, word) for word in words)
+    ]
