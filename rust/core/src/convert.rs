@@ -33,7 +33,8 @@ use crate::weights::{DType, TensorSource};
 /// ```
 #[derive(Debug, Clone)]
 pub struct ConvertOptions {
-    /// What matrices and tables are stored in: float32, float16 or int8.
+    /// What matrices and tables are stored in: float32, float16, int16 or int8; tables are stored as
+    /// float16 with int16.
     pub dtype: DType,
     /// Packed for the CPU kernels, or as Hugging Face has it.
     pub arrangement: Arrangement,
@@ -116,7 +117,8 @@ macro_rules! from_str {
 from_str!(Arrangement, "layout", "packed" => Packed, "row_major" => RowMajor);
 from_str!(Format, "format", "arrow" => Arrow, "parquet" => Parquet);
 from_str!(Compression, "compression", "none" => None, "lz4" => Lz4, "zstd" => Zstd);
-from_str!(DType, "dtype", "float32" => Float32, "float16" => Float16, "int8" => Int8);
+from_str!(DType, "dtype", "float32" => Float32, "float16" => Float16,
+    "int16" => Int16, "int8" => Int8);
 
 /// What a conversion did.
 #[derive(Debug, Clone)]
@@ -142,7 +144,7 @@ pub struct TensorReport {
     pub shape: Vec<usize>,
     /// What it was stored as.
     pub dtype: DType,
-    /// Order of its elements, `row_major` or `panel16`.
+    /// Order of its elements: `row_major`, `panel16`, `panel16x2` or `panel16x4`.
     pub layout: &'static str,
     /// Euclidean norm of the rounding error over that of the tensor.
     pub relative_error: f64,
@@ -189,7 +191,10 @@ pub fn convert(
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<ConversionReport> {
     if options.dtype == DType::BFloat16 {
-        return Err(Error::argument("dtype", "is bfloat16; known are float32, float16, int8"));
+        return Err(Error::argument(
+            "dtype",
+            "is bfloat16; known are float32, float16, int16, int8",
+        ));
     }
     // First of all: nothing is computed for a target that cannot be written.
     let folder = FolderInTheMaking::new(target)?;
@@ -276,8 +281,8 @@ pub(crate) fn write_weights(
         }
         let packed = plan.pack(source, dtype, origin)?;
         writer.write(&packed.tensor)?;
-        if let Some(scales) = &packed.scales {
-            writer.write(scales)?;
+        for companion in &packed.companions {
+            writer.write(companion)?;
         }
         reports.push(TensorReport {
             name: packed.tensor.name,

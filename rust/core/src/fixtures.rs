@@ -9,7 +9,7 @@ use arrow_buffer::Buffer;
 use crate::convert::{ConversionReport, ConvertOptions, convert};
 use crate::error::Result;
 use crate::open::{OpenModel, OpenOptions, open};
-use crate::weights::values::read_f32;
+use crate::weights::values::{Encoded, encode, read_f32};
 use crate::weights::{DType, Layout, Tensor, TensorSource};
 
 /// A committed Hugging Face folder.
@@ -87,6 +87,25 @@ impl InMemory {
             layout: Layout::RowMajor,
             data: Buffer::from_vec(values),
         };
+        self.0.insert(name.to_owned(), tensor);
+        self
+    }
+
+    /// A matrix as a model file holds it, with what belongs to it.
+    pub(crate) fn encoded(
+        mut self,
+        name: &str,
+        values: Vec<f32>,
+        width: usize,
+        dtype: DType,
+        packed: bool,
+    ) -> Self {
+        let shape = vec![values.len() / width, width];
+        let Encoded { dtype, layout, data, companions, .. } = encode(values, width, dtype, packed);
+        for companion in companions {
+            self = self.with(&(companion.name)(name), &companion.shape, companion.values);
+        }
+        let tensor = Tensor { name: name.to_owned(), shape, dtype, layout, data };
         self.0.insert(name.to_owned(), tensor);
         self
     }

@@ -50,8 +50,8 @@ impl FileInfo {
     ) -> Result<Self> {
         let (mut num_parameters, mut dtypes) = (0, BTreeMap::new());
         for name in weights.names() {
-            // The scales of int8 tensors are part of their encoding.
-            if name.strip_suffix(".scale").is_some() {
+            // Scales and sums are part of the encoding of integers.
+            if name.ends_with(".scale") || name.ends_with(".sum") {
                 continue;
             }
             let tensor = weights.require(name)?;

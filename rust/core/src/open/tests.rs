@@ -83,18 +83,22 @@ fn a_prefix_and_unused_tensors_are_no_hindrance() {
 }
 
 #[test]
-fn int8_survives_being_unpacked() {
-    let folder = tempfile::tempdir().unwrap();
-    let (direct, detour) = (folder.path().join("direct"), folder.path().join("detour"));
-    convert_to(&hf("bert"), &direct, &options("int8", "packed", "arrow", "none"));
-    convert_to(&hf("bert"), &detour, &options("int8", "row_major", "parquet", "zstd"));
-    let direct = open_with(&direct, folder.path()).unwrap();
-    let detour = open_with(&detour, folder.path()).unwrap();
-    let name = "encoder.layer.0.intermediate.dense.weight";
-    let of = |model: &OpenModel| model.weights.require(name).unwrap();
-    assert_eq!(of(&direct).dtype, DType::Int8);
-    assert_eq!(of(&direct).data, of(&detour).data);
-    assert!(direct.weights.names().contains(&"encoder.layer.0.intermediate.dense.weight.scale"));
+fn integers_survive_being_unpacked() {
+    for (dtype, expected) in [("int16", DType::Int16), ("int8", DType::Int8)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (direct, detour) = (folder.path().join("direct"), folder.path().join("detour"));
+        convert_to(&hf("bert"), &direct, &options(dtype, "packed", "arrow", "none"));
+        convert_to(&hf("bert"), &detour, &options(dtype, "packed", "parquet", "zstd"));
+        let direct = open_with(&direct, folder.path()).unwrap();
+        let detour = open_with(&detour, folder.path()).unwrap();
+        for end in ["weight", "weight.scale", "weight.sum"] {
+            let name = format!("encoder.layer.0.intermediate.dense.{end}");
+            let of = |model: &OpenModel| model.weights.require(&name).unwrap();
+            assert!(of(&direct).data == of(&detour).data, "{dtype} {name}");
+        }
+        let name = "encoder.layer.0.intermediate.dense.weight";
+        assert_eq!(direct.weights.require(name).unwrap().dtype, expected);
+    }
 }
 
 #[test]

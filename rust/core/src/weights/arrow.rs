@@ -113,7 +113,9 @@ impl ArrowFile {
             Payload::Plain(data) => data.is_empty() || (data.as_ptr() as usize).is_multiple_of(64),
             Payload::Compressed { .. } => false,
         };
-        self.rows.iter().any(|row| row.layout == Layout::Panel16)
+        let mut panels = self.rows.iter().filter(|row| row.layout.group().is_some()).peekable();
+        panels.peek().is_some()
+            && panels.all(|row| row.layout == Layout::panels_of(row.dtype))
             && self.payloads.iter().all(aligned)
     }
 }
@@ -228,7 +230,7 @@ impl Reader<'_> {
                 payloads.push(payload);
             }
         }
-        rows.check_scales(self.path)?;
+        rows.check_integers(self.path)?;
         let path = self.path.to_owned();
         Ok(ArrowFile { path, embedded, rows, payloads, decoder: payload_decoder })
     }

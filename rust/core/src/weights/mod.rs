@@ -3,8 +3,8 @@
 //! A [`TensorSource`] hands out [`Tensor`]s that share its memory. [`arrow`] maps a model file;
 //! [`parquet`] and [`safetensors`] read the interchange forms; [`table`] is what Arrow and Parquet
 //! files have in common, [`embedded`] what they carry besides tensors. [`pack`] decides which tensors
-//! a model file holds, [`values`] converts their elements, [`panels`] is the layout that the CPU
-//! kernels read, and [`write`] makes model files.
+//! a model file holds, [`values`] converts their elements and [`quantize`] makes matrices of
+//! integers, [`panels`] is the layout that the CPU kernels read, and [`write`] makes model files.
 
 pub(crate) mod arrow;
 pub(crate) mod embedded;
@@ -12,6 +12,7 @@ pub(crate) mod map;
 pub(crate) mod pack;
 pub(crate) mod panels;
 pub(crate) mod parquet;
+mod quantize;
 pub(crate) mod safetensors;
 pub(crate) mod table;
 pub(crate) mod values;
@@ -35,7 +36,10 @@ pub enum DType {
     Float16,
     /// The upper half of a float32. Only in sources; model files hold float32 instead.
     BFloat16,
-    /// Signed bytes with one float32 scale for each row, in the tensor `NAME.scale` of shape `[rows]`.
+    /// Integers of 12 bits in 16, with scales; only matrices in panels.
+    Int16,
+    /// Signed bytes with float32 scales in the tensor `NAME.scale`: one for each row, or of a matrix in
+    /// panels one for each row and each 384 input features.
     Int8,
 }
 
@@ -44,7 +48,7 @@ impl DType {
     pub const fn size(self) -> usize {
         match self {
             Self::Float32 => 4,
-            Self::Float16 | Self::BFloat16 => 2,
+            Self::Float16 | Self::BFloat16 | Self::Int16 => 2,
             Self::Int8 => 1,
         }
     }
@@ -55,13 +59,14 @@ impl DType {
             Self::Float32 => "float32",
             Self::Float16 => "float16",
             Self::BFloat16 => "bfloat16",
+            Self::Int16 => "int16",
             Self::Int8 => "int8",
         }
     }
 
     /// The dtype of that name.
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        [Self::Float32, Self::Float16, Self::BFloat16, Self::Int8]
+        [Self::Float32, Self::Float16, Self::BFloat16, Self::Int16, Self::Int8]
             .into_iter()
             .find(|dtype| dtype.name() == name)
     }
@@ -76,6 +81,12 @@ pub enum Layout {
     /// Panels of 16 output features: for each input feature, 16 weights side by side.
     #[serde(rename = "panel16")]
     Panel16,
+    /// The same with input features in pairs, for 16-bit integers.
+    #[serde(rename = "panel16x2")]
+    Panel16x2,
+    /// The same with input features in fours, for bytes.
+    #[serde(rename = "panel16x4")]
+    Panel16x4,
 }
 
 impl Layout {
@@ -84,18 +95,46 @@ impl Layout {
         match self {
             Self::RowMajor => "row_major",
             Self::Panel16 => "panel16",
+            Self::Panel16x2 => "panel16x2",
+            Self::Panel16x4 => "panel16x4",
+        }
+    }
+
+    /// Input features that stand side by side in a panel; `None` where there are no panels.
+    pub(crate) const fn group(self) -> Option<usize> {
+        match self {
+            Self::RowMajor => None,
+            Self::Panel16 => Some(1),
+            Self::Panel16x2 => Some(2),
+            Self::Panel16x4 => Some(4),
+        }
+    }
+
+    /// The panels that the kernels read elements of that type in.
+    pub(crate) const fn panels_of(dtype: DType) -> Self {
+        match dtype {
+            DType::Float32 | DType::Float16 | DType::BFloat16 => Self::Panel16,
+            DType::Int16 => Self::Panel16x2,
+            DType::Int8 => Self::Panel16x4,
         }
     }
 
     /// The layout of that name.
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        [Self::RowMajor, Self::Panel16].into_iter().find(|layout| layout.name() == name)
+        [Self::RowMajor, Self::Panel16, Self::Panel16x2, Self::Panel16x4]
+            .into_iter()
+            .find(|layout| layout.name() == name)
     }
 }
 
-/// Name of the tensor that holds the row scales of an int8 tensor.
+/// Name of the tensor that holds the scales of a tensor of integers.
 pub(crate) fn scale_name(name: &str) -> String {
     format!("{name}.scale")
+}
+
+/// Name of the tensor that holds the sums of the integers of a matrix in panels.
+pub(crate) fn sum_name(name: &str) -> String {
+    format!("{name}.sum")
 }
 
 /// A named tensor that shares the memory of the source it came from.
@@ -117,12 +156,12 @@ impl Tensor {
     /// Bytes that a tensor of this shape, dtype and layout takes; `None` if that overflows or the
     /// layout does not fit the shape.
     pub fn byte_len(shape: &[usize], dtype: DType, layout: Layout) -> Option<usize> {
-        let elements = match (layout, shape) {
-            (Layout::RowMajor, _) => shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d))?,
-            (Layout::Panel16, &[out_features, in_features]) => {
-                out_features.checked_next_multiple_of(panels::WIDTH)?.checked_mul(in_features)?
-            }
-            (Layout::Panel16, _) => return None,
+        let elements = match (layout.group(), shape) {
+            (None, _) => shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d))?,
+            (Some(group), &[out_features, in_features]) => out_features
+                .checked_next_multiple_of(panels::WIDTH)?
+                .checked_mul(in_features.checked_next_multiple_of(group)?)?,
+            (Some(_), _) => return None,
         };
         elements.checked_mul(dtype.size())
     }

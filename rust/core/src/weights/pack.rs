@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::values::{encode, read_f32};
-use super::{DType, Layout, Tensor, TensorSource, scale_name};
+use super::values::{Companion, encode, read_f32};
+use super::{DType, Layout, Tensor, TensorSource, scale_name, sum_name};
 use crate::error::{Error, Result};
 use crate::models;
 use crate::ops::{Backend, LinearSpec, Load};
@@ -17,7 +17,8 @@ pub(crate) struct Planned {
     parts: Vec<String>,
     /// The shape that the architecture asks for; `None` takes the source's.
     shape: Option<Vec<usize>>,
-    layout: Layout,
+    /// Whether the kernels read it in panels.
+    panels: bool,
 }
 
 /// Everything a packed file holds, in the order in which the architecture asks for it.
@@ -39,16 +40,19 @@ pub(crate) fn plan_packed(
 pub(crate) fn plan_row_major(source: &dyn TensorSource) -> Vec<Planned> {
     let names = source.names();
     let all: HashSet<&str> = names.iter().copied().collect();
-    // The scales of int8 tensors are made anew, or fall away with them.
-    let is_scale = |name: &str| name.strip_suffix(".scale").is_some_and(|of| all.contains(of));
+    // What belongs to tensors of integers is made anew, or fall away with them.
+    let belongs = |name: &str| {
+        let of = name.strip_suffix(".scale").or_else(|| name.strip_suffix(".sum"));
+        of.is_some_and(|of| all.contains(of))
+    };
     names
         .iter()
-        .filter(|name| !is_scale(name))
+        .filter(|name| !belongs(name))
         .map(|&name| Planned {
             name: name.to_owned(),
             parts: vec![name.to_owned()],
             shape: None,
-            layout: Layout::RowMajor,
+            panels: false,
         })
         .collect()
 }
@@ -68,14 +72,14 @@ struct Planner {
 }
 
 impl Planner {
-    fn add(&mut self, name: String, parts: Vec<String>, shape: Vec<usize>, layout: Layout) {
+    fn add(&mut self, name: String, parts: Vec<String>, shape: Vec<usize>, panels: bool) {
         // A source that is packed already has the stacked tensor under its own name.
         let parts = if self.names.contains(&name) { vec![name.clone()] } else { parts };
-        self.planned.push(Planned { name, parts, shape: Some(shape), layout });
+        self.planned.push(Planned { name, parts, shape: Some(shape), panels });
     }
 
     fn add_vector(&mut self, name: String, parts: Vec<String>, width: usize) {
-        self.add(name, parts, vec![width], Layout::RowMajor);
+        self.add(name, parts, vec![width], false);
     }
 }
 
@@ -90,7 +94,7 @@ impl Load<Packing> for Planner {
             format!("{}.weight", spec.name),
             of_parts("weight"),
             vec![spec.out_features, spec.in_features],
-            Layout::Panel16,
+            true,
         );
         if spec.bias {
             let name = format!("{}.bias", spec.name);
@@ -109,7 +113,7 @@ impl Load<Packing> for Planner {
 
     fn table(&mut self, name: &str, rows: usize, width: usize) -> Result<()> {
         let name = format!("{name}.weight");
-        self.add(name.clone(), vec![name], vec![rows, width], Layout::RowMajor);
+        self.add(name.clone(), vec![name], vec![rows, width], false);
         Ok(())
     }
 }
@@ -121,10 +125,10 @@ impl Planner {
     }
 }
 
-/// A tensor as it will be written, with its scales where it is int8.
+/// A tensor as it will be written, with its scales and sums where it holds integers.
 pub(crate) struct Packed {
     pub(crate) tensor: Tensor,
-    pub(crate) scales: Option<Tensor>,
+    pub(crate) companions: Vec<Tensor>,
     pub(crate) relative_error: f64,
     pub(crate) fallback: Option<String>,
 }
@@ -143,29 +147,59 @@ impl Planned {
         dtype: Option<DType>,
         origin: &Path,
     ) -> Result<Packed> {
+        if let Some(packed) = self.integers_as_they_are(source, dtype)? {
+            return Ok(packed);
+        }
         let Gathered { shape, values, dtype: source_dtype } = self.gather(source, origin)?;
         let dtype = if shape.len() < 2 { DType::Float32 } else { dtype.unwrap_or(source_dtype) };
         let width = shape.iter().skip(1).product();
-        let encoded = encode(values, width, dtype, self.layout);
-        let scales = encoded.scales.map(|scales| Tensor {
-            name: scale_name(&self.name),
-            shape: vec![scales.len()],
+        let encoded = encode(values, width, dtype, self.panels);
+        let companion = |companion: Companion| Tensor {
+            name: (companion.name)(&self.name),
+            shape: companion.shape,
             dtype: DType::Float32,
             layout: Layout::RowMajor,
-            data: arrow_buffer::Buffer::from_vec(scales),
-        });
+            data: arrow_buffer::Buffer::from_vec(companion.values),
+        };
         Ok(Packed {
             tensor: Tensor {
                 name: self.name.clone(),
                 shape,
                 dtype: encoded.dtype,
-                layout: self.layout,
+                layout: encoded.layout,
                 data: encoded.data,
             },
-            scales,
+            companions: encoded.companions.into_iter().map(companion).collect(),
             relative_error: encoded.relative_error,
             fallback: encoded.fallback,
         })
+    }
+
+    /// A tensor of integers that is already as it should be: quantized a second time it would lose
+    /// again.
+    fn integers_as_they_are(
+        &self,
+        source: &dyn TensorSource,
+        dtype: Option<DType>,
+    ) -> Result<Option<Packed>> {
+        let [part] = &self.parts[..] else { return Ok(None) };
+        let tensor = source.require(part)?;
+        let wanted = match tensor.dtype {
+            integers @ (DType::Int16 | DType::Int8) if self.panels => Layout::panels_of(integers),
+            _ => Layout::RowMajor,
+        };
+        let integers = matches!(tensor.dtype, DType::Int16 | DType::Int8)
+            && tensor.layout == wanted
+            && dtype.is_none_or(|dtype| dtype == tensor.dtype)
+            && self.shape.as_ref().is_none_or(|shape| *shape == tensor.shape);
+        if !integers {
+            return Ok(None);
+        }
+        let mut companions = vec![source.require(&scale_name(part))?];
+        if self.panels {
+            companions.push(source.require(&sum_name(part))?);
+        }
+        Ok(Some(Packed { tensor, companions, relative_error: 0.0, fallback: None }))
     }
 
     /// The parts' numbers one below the other, checked.
@@ -350,7 +384,8 @@ mod tests {
         assert_eq!(pack(1, Some(DType::Float16)).tensor.dtype, DType::Float32);
         assert_eq!(pack(0, None).tensor.dtype, DType::Float32);
         let int8 = pack(0, Some(DType::Int8));
-        assert_eq!(int8.scales.unwrap().name, "a.qkv.weight.scale");
+        let names: Vec<_> = int8.companions.iter().map(|tensor| tensor.name.as_str()).collect();
+        assert_eq!(names, ["a.qkv.weight.scale", "a.qkv.weight.sum"]);
     }
 
     #[test]
@@ -358,6 +393,6 @@ mod tests {
         let source = attention().with("a.query.weight.scale", &[2], vec![1.0; 2]);
         let planned = plan_row_major(&source);
         assert_eq!(planned.len(), 6);
-        assert!(planned.iter().all(|p| p.layout == Layout::RowMajor && p.shape.is_none()));
+        assert!(planned.iter().all(|p| !p.panels && p.shape.is_none()));
     }
 }

@@ -66,7 +66,7 @@ impl ParquetFile {
                 }
             }
         }
-        this.rows.check_scales(path)?;
+        this.rows.check_integers(path)?;
         Ok(this)
     }
 

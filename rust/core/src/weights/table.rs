@@ -13,7 +13,8 @@ use arrow_array::{
 use arrow_buffer::{Buffer, OffsetBuffer};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 
-use super::{DType, Layout, Tensor, scale_name};
+use super::panels::BLOCK;
+use super::{DType, Layout, Tensor, scale_name, sum_name};
 use crate::error::{Error, Result};
 
 /// Position of the `data` column.
@@ -233,17 +234,41 @@ impl Rows {
         self.iter().map(|row| row.name.as_str()).collect()
     }
 
-    /// Refuses int8 tensors without their scales.
-    pub(crate) fn check_scales(&self, path: &Path) -> Result<()> {
-        for row in self.iter().filter(|row| row.dtype == DType::Int8) {
-            let fit = |(_, scales): (usize, &Row)| {
-                scales.dtype == DType::Float32 && Some(&scales.shape[..]) == row.shape.get(..1)
-            };
-            if !self.find(&scale_name(&row.name)).is_some_and(fit) {
-                return Err(Error::invalid_file(
+    /// Checks that tensors of integers have what belongs to them.
+    ///
+    /// # Errors
+    /// If scales or sums are missing, or have another dtype or shape than the tensor asks for.
+    pub(crate) fn check_integers(&self, path: &Path) -> Result<()> {
+        for row in self.iter().filter(|row| matches!(row.dtype, DType::Int16 | DType::Int8)) {
+            let check = |companion: String, shape: &[usize]| {
+                let fits = |(_, found): (usize, &Row)| {
+                    (found.dtype, found.layout) == (DType::Float32, Layout::RowMajor)
+                        && found.shape == shape
+                };
+                if self.find(&companion).is_some_and(fits) {
+                    return Ok(());
+                }
+                let (dtype, name) = (row.dtype.name(), &row.name);
+                Err(Error::invalid_file(
                     path,
-                    format!("int8 tensor {:?} has no float32 scale for each row", row.name),
-                ));
+                    format!(
+                        "{dtype} tensor {name:?} has no float32 {companion:?} of shape {shape:?}"
+                    ),
+                ))
+            };
+            match (row.layout, row.shape.as_slice()) {
+                (Layout::RowMajor, &[rows, ..]) => check(scale_name(&row.name), &[rows])?,
+                (_, &[out_features, in_features]) => {
+                    let shape = [in_features.div_ceil(BLOCK), out_features];
+                    check(scale_name(&row.name), &shape)?;
+                    check(sum_name(&row.name), &shape)?;
+                }
+                _ => {
+                    return Err(Error::invalid_file(
+                        path,
+                        format!("tensor {:?} of integers has no dimension", row.name),
+                    ));
+                }
             }
         }
         Ok(())

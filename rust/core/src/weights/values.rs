@@ -4,7 +4,8 @@ use arrow_buffer::Buffer;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::{DType, Layout, Tensor, TensorSource, panels, scale_name};
+use super::quantize::{self, Integers};
+use super::{DType, Layout, Tensor, TensorSource, panels, scale_name, sum_name};
 use crate::error::{Error, Result};
 
 /// A tensor and its numbers, row-major whatever its layout; int8 is multiplied by its scales.
@@ -14,21 +15,24 @@ use crate::error::{Error, Result};
 pub(crate) fn read_f32(source: &dyn TensorSource, name: &str) -> Result<(Tensor, Vec<f32>)> {
     let tensor = source.require(name)?;
     let stored = elements_as_f32(&tensor)?;
-    let mut values = match (tensor.layout, tensor.shape.as_slice()) {
-        (Layout::Panel16, &[out_features, in_features]) => {
-            panels::unpack(&stored, out_features, in_features)
+    let mut values = match (tensor.layout.group(), tensor.shape.as_slice()) {
+        (Some(group), &[out_features, in_features]) => {
+            panels::unpack(&stored, out_features, in_features, group)
         }
         _ => stored,
     };
-    if tensor.dtype == DType::Int8 {
+    if matches!(tensor.dtype, DType::Int16 | DType::Int8) {
         let scales = source.require(&scale_name(name))?;
         let rows = tensor.shape.first().copied().unwrap_or(1);
-        scales.expect_shape(&[rows])?;
         let width = values.len().checked_div(rows).unwrap_or(0).max(1);
-        for (row, scale) in values.chunks_exact_mut(width).zip(elements_as_f32(&scales)?) {
-            for value in row {
-                *value *= scale;
+        if tensor.layout == Layout::RowMajor {
+            scales.expect_shape(&[rows])?;
+            for (row, scale) in values.chunks_exact_mut(width).zip(elements_as_f32(&scales)?) {
+                row.iter_mut().for_each(|value| *value *= scale);
             }
+        } else {
+            scales.expect_shape(&[width.div_ceil(panels::BLOCK), rows])?;
+            quantize::dequantize(&mut values, &elements_as_f32(&scales)?, width);
         }
     }
     Ok((tensor, values))
@@ -56,6 +60,9 @@ fn elements_as_f32(tensor: &Tensor) -> Result<Vec<f32>> {
             let wide = |&b: &[u8; 2]| f32::from_bits(u32::from(u16::from_le_bytes(b)) << 16);
             values.extend(bytes.as_chunks().0.iter().map(wide));
         }
+        DType::Int16 => {
+            values.extend(bytes.as_chunks().0.iter().map(|&b| f32::from(i16::from_le_bytes(b))));
+        }
         DType::Int8 => values.extend(bytes.iter().map(|&b| f32::from(b as i8))),
     }
     Ok(values)
@@ -65,75 +72,116 @@ fn elements_as_f32(tensor: &Tensor) -> Result<Vec<f32>> {
 /// 4.9e-4; more means that values fell among the subnormals, below 6e-5.
 const FLOAT16_BOUND: f64 = 1e-3;
 
-/// Largest relative error with which int8 replaces float32. Rows of Gaussian weights give 0.7e-2 to
-/// 1e-2, the matrices of all-MiniLM-L6-v2 up to 2.1e-2; beyond 3e-2 outliers have taken the range.
-const INT8_BOUND: f64 = 3e-2;
+/// Largest relative error with which int16 replaces float32. The matrices of all-MiniLM-L6-v2 have up to
+/// 1e-3.
+const INT16_BOUND: f64 = 3e-3;
+
+/// Largest relative error with which int8 replaces float32. Rows of Gaussian weights give about 1e-2, the
+/// matrices of all-MiniLM-L6-v2 up to 2e-2; beyond 4e-2 outliers have taken the range.
+const INT8_BOUND: f64 = 4e-2;
 
 /// A tensor's elements in the dtype they will be stored in.
 pub(crate) struct Encoded {
     pub(crate) dtype: DType,
+    pub(crate) layout: Layout,
     pub(crate) data: Buffer,
-    /// One for each row, with int8.
-    pub(crate) scales: Option<Vec<f32>>,
+    /// What belongs to integers: the end of its name, its shape and its numbers.
+    pub(crate) companions: Vec<Companion>,
     /// Euclidean norm of the rounding error over that of the values.
     pub(crate) relative_error: f64,
     /// Why this is float32 though something else was asked for.
     pub(crate) fallback: Option<String>,
 }
 
-/// Stores row-major numbers, rows of `width`, in a dtype and layout.
+/// Scales or sums of a tensor of integers.
+pub(crate) struct Companion {
+    pub(crate) name: fn(&str) -> String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: Vec<f32>,
+}
+
+/// Stores row-major numbers, rows of `width`, in a dtype; `packed` in panels.
 ///
 /// Where the dtype would overflow or lose more than its bound, float32 is used instead and the
-/// result says why. There is no bfloat16 in model files; it is stored as float32.
-pub(crate) fn encode(values: Vec<f32>, width: usize, dtype: DType, layout: Layout) -> Encoded {
+/// result says why. There is no bfloat16 in model files; it is stored as float32. int16 is for matrices
+/// in panels; other tensors are stored as float16 with it.
+pub(crate) fn encode(values: Vec<f32>, width: usize, dtype: DType, packed: bool) -> Encoded {
     let attempt = match dtype {
         DType::Float32 | DType::BFloat16 => None,
-        DType::Float16 => Some(encode_f16(&values, width, layout)),
-        DType::Int8 => Some(encode_int8(&values, width, layout)),
+        DType::Float16 => Some(encode_f16(&values, width, packed)),
+        DType::Int16 if packed => Some(encode_int16(&values, width)),
+        DType::Int16 => Some(encode_f16(&values, width, packed)),
+        DType::Int8 if packed => Some(encode_int8(&values, width)),
+        DType::Int8 => Some(encode_int8_rows(&values, width)),
     };
     let fallback = match attempt {
         Some(Ok(encoded)) => return encoded,
         Some(Err(reason)) => Some(reason),
         None => None,
     };
-    Encoded {
-        dtype: DType::Float32,
-        data: arrange(values, width, layout),
-        scales: None,
-        relative_error: 0.0,
-        fallback,
-    }
+    let dtype = DType::Float32;
+    let (layout, data) = arrange(values, width, dtype, packed);
+    Encoded { dtype, layout, data, companions: Vec::new(), relative_error: 0.0, fallback }
 }
 
-fn arrange<T>(values: Vec<T>, width: usize, layout: Layout) -> Buffer
+fn arrange<T>(values: Vec<T>, width: usize, dtype: DType, packed: bool) -> (Layout, Buffer)
 where
     T: Copy + Default + arrow_buffer::ArrowNativeType,
 {
-    match layout {
-        Layout::RowMajor => Buffer::from_vec(values),
-        Layout::Panel16 => Buffer::from_vec(panels::pack(&values, width)),
+    let panels = Layout::panels_of(dtype);
+    match panels.group() {
+        Some(group) if packed => (panels, Buffer::from_vec(panels::pack(&values, width, group))),
+        _ => (Layout::RowMajor, Buffer::from_vec(values)),
     }
 }
 
-fn encode_f16(values: &[f32], width: usize, layout: Layout) -> Result<Encoded, String> {
+fn encode_f16(values: &[f32], width: usize, packed: bool) -> Result<Encoded, String> {
     if let Some(value) = values.iter().find(|value| value.abs() > f16::MAX.to_f32()) {
         return Err(format!("{value} overflows float16, whose largest number is 65504"));
     }
     let mut halves = vec![f16::ZERO; values.len()];
     halves.convert_from_f32_slice(values);
     let rounded = halves.to_f32_vec();
-    let relative_error = relative_error(values, rounded.iter().copied());
-    if relative_error > FLOAT16_BOUND {
-        return Err(format!(
-            "float16 has a relative error of {relative_error:.1e}, allowed is {FLOAT16_BOUND:.0e}"
-        ));
-    }
-    let data = arrange(halves, width, layout);
-    Ok(Encoded { dtype: DType::Float16, data, scales: None, relative_error, fallback: None })
+    let dtype = DType::Float16;
+    let relative_error = bounded_error(values, rounded.iter().copied(), dtype, FLOAT16_BOUND)?;
+    let (layout, data) = arrange(halves, width, dtype, packed);
+    Ok(Encoded { dtype, layout, data, companions: Vec::new(), relative_error, fallback: None })
+}
+
+fn encode_int16(values: &[f32], width: usize) -> Result<Encoded, String> {
+    encode_integers(values, width, DType::Int16, INT16_BOUND, quantize::int16(values, width))
+}
+
+fn encode_int8(values: &[f32], width: usize) -> Result<Encoded, String> {
+    encode_integers(values, width, DType::Int8, INT8_BOUND, quantize::int8(values, width))
+}
+
+fn encode_integers<T>(
+    values: &[f32],
+    width: usize,
+    dtype: DType,
+    bound: f64,
+    integers: Integers<T>,
+) -> Result<Encoded, String>
+where
+    T: Copy + Default + Into<f32> + arrow_buffer::ArrowNativeType,
+{
+    let Integers { values: quantized, scales, sums } = integers;
+    let mut rounded: Vec<f32> = quantized.iter().map(|&q| q.into()).collect();
+    quantize::dequantize(&mut rounded, &scales, width);
+    let relative_error = bounded_error(values, rounded.into_iter(), dtype, bound)?;
+    let blocks = width.div_ceil(panels::BLOCK);
+    let shape = vec![blocks, scales.len().checked_div(blocks).unwrap_or(0)];
+    let (layout, data) = arrange(quantized, width, dtype, true);
+    let companions = vec![
+        Companion { name: scale_name, shape: shape.clone(), values: scales },
+        Companion { name: sum_name, shape, values: sums },
+    ];
+    Ok(Encoded { dtype, layout, data, companions, relative_error, fallback: None })
 }
 
 /// Symmetric: in each row the largest absolute value becomes 127.
-fn encode_int8(values: &[f32], width: usize, layout: Layout) -> Result<Encoded, String> {
+fn encode_int8_rows(values: &[f32], width: usize) -> Result<Encoded, String> {
     let width = width.max(1);
     let scales: Vec<f32> = values
         .chunks_exact(width)
@@ -148,14 +196,26 @@ fn encode_int8(values: &[f32], width: usize, layout: Layout) -> Result<Encoded, 
         .map(|(value, scale)| (value / scale).round_ties_even().clamp(-127.0, 127.0) as i8)
         .collect();
     let rounded = quantised.iter().zip(scale_of).map(|(&q, scale)| f32::from(q) * scale);
-    let relative_error = relative_error(values, rounded);
-    if relative_error > INT8_BOUND {
-        return Err(format!(
-            "int8 has a relative error of {relative_error:.1e}, allowed is {INT8_BOUND:.0e}"
-        ));
+    let dtype = DType::Int8;
+    let relative_error = bounded_error(values, rounded, dtype, INT8_BOUND)?;
+    let (layout, data) = arrange(quantised, width, dtype, false);
+    let companions =
+        vec![Companion { name: scale_name, shape: vec![scales.len()], values: scales }];
+    Ok(Encoded { dtype, layout, data, companions, relative_error, fallback: None })
+}
+
+/// The relative error, or why it is too large.
+fn bounded_error(
+    values: &[f32],
+    rounded: impl Iterator<Item = f32>,
+    dtype: DType,
+    bound: f64,
+) -> Result<f64, String> {
+    let error = relative_error(values, rounded);
+    if error <= bound {
+        return Ok(error);
     }
-    let data = arrange(quantised, width, layout);
-    Ok(Encoded { dtype: DType::Int8, data, scales: Some(scales), relative_error, fallback: None })
+    Err(format!("{} has a relative error of {error:.1e}, allowed is {bound:.0e}", dtype.name()))
 }
 
 fn relative_error(values: &[f32], rounded: impl Iterator<Item = f32>) -> f64 {
@@ -174,19 +234,20 @@ mod tests {
     use crate::fixtures::InMemory;
 
     /// The numbers that come back from a matrix stored so.
-    fn stored_and_read(encoded: Encoded, shape: &[usize], layout: Layout) -> Vec<f32> {
+    fn stored_and_read(encoded: Encoded, shape: &[usize]) -> Vec<f32> {
         let mut source = InMemory::default();
-        if let Some(scales) = encoded.scales {
-            source = source.with("w.scale", &[scales.len()], scales);
+        for companion in encoded.companions {
+            source = source.with(&(companion.name)("w"), &companion.shape, companion.values);
         }
+        let (dtype, layout) = (encoded.dtype, encoded.layout);
         let tensor = Tensor {
             name: "w".to_owned(),
             shape: shape.to_vec(),
-            dtype: encoded.dtype,
+            dtype,
             layout,
             data: encoded.data,
         };
-        assert_eq!(Tensor::byte_len(shape, encoded.dtype, layout), Some(tensor.data.len()));
+        assert_eq!(Tensor::byte_len(shape, dtype, layout), Some(tensor.data.len()));
         source.0.insert("w".to_owned(), tensor);
         let (tensor, values) = read_f32(&source, "w").unwrap();
         assert_eq!(tensor.shape, shape);
@@ -202,15 +263,23 @@ mod tests {
         let (rows, columns) = (19, 11);
         let values = matrix(rows, columns);
         let largest = values.iter().fold(0.0_f32, |most, v| most.max(v.abs()));
-        for layout in [Layout::RowMajor, Layout::Panel16] {
+        for packed in [false, true] {
             for (dtype, tolerance) in [
                 (DType::Float32, 0.0),
                 (DType::Float16, largest / 2048.0),
-                (DType::Int8, largest / 254.0 * 1.001),
+                (DType::Int16, largest / 2047.0),
+                // The sum of two neighbours may set the scale.
+                (DType::Int8, largest / 127.0 * 1.001),
             ] {
-                let encoded = encode(values.clone(), columns, dtype, layout);
-                assert_eq!(encoded.dtype, dtype);
-                let read = stored_and_read(encoded, &[rows, columns], layout);
+                let encoded = encode(values.clone(), columns, dtype, packed);
+                if packed {
+                    assert_eq!((encoded.dtype, encoded.layout), (dtype, Layout::panels_of(dtype)));
+                } else if dtype == DType::Int16 {
+                    assert_eq!(encoded.dtype, DType::Float16);
+                } else {
+                    assert_eq!((encoded.dtype, encoded.layout), (dtype, Layout::RowMajor));
+                }
+                let read = stored_and_read(encoded, &[rows, columns]);
                 for (value, read) in values.iter().zip(read) {
                     assert!((value - read).abs() <= tolerance, "{dtype:?} {value} {read}");
                 }
@@ -221,9 +290,9 @@ mod tests {
     #[test]
     fn the_relative_error_is_that_of_what_is_read_back() {
         let values = matrix(16, 24);
-        let encoded = encode(values.clone(), 24, DType::Int8, Layout::RowMajor);
+        let encoded = encode(values.clone(), 24, DType::Int8, false);
         let reported = encoded.relative_error;
-        let read = stored_and_read(encoded, &[16, 24], Layout::RowMajor);
+        let read = stored_and_read(encoded, &[16, 24]);
         assert!(reported > 1e-3);
         assert!((relative_error(&values, read.into_iter()) - reported).abs() < 1e-12);
     }
@@ -241,18 +310,18 @@ mod tests {
     fn float16_falls_back_where_it_overflows() {
         let mut values = matrix(2, 8);
         values[3] = 65_504.0;
-        assert_eq!(encode(values.clone(), 8, DType::Float16, Layout::RowMajor).fallback, None);
+        assert_eq!(encode(values.clone(), 8, DType::Float16, false).fallback, None);
         values[3] = -65_505.0;
-        let encoded = encode(values.clone(), 8, DType::Float16, Layout::RowMajor);
+        let encoded = encode(values.clone(), 8, DType::Float16, false);
         assert_eq!(encoded.dtype, DType::Float32);
         assert!(encoded.fallback.as_ref().unwrap().contains("-65505"), "{:?}", encoded.fallback);
-        assert_eq!(stored_and_read(encoded, &[2, 8], Layout::RowMajor), values);
+        assert_eq!(stored_and_read(encoded, &[2, 8]), values);
     }
 
     #[test]
     fn float16_falls_back_where_its_subnormals_lose_too_much() {
         let values: Vec<f32> = matrix(4, 8).iter().map(|v| v * 1e-5).collect();
-        let encoded = encode(values, 8, DType::Float16, Layout::RowMajor);
+        let encoded = encode(values, 8, DType::Float16, false);
         assert_eq!(encoded.dtype, DType::Float32);
         assert!(encoded.fallback.unwrap().contains("relative error"));
     }
@@ -263,9 +332,9 @@ mod tests {
         for row in values.chunks_exact_mut(384) {
             row[5] = 3.0;
         }
-        let encoded = encode(values, 384, DType::Int8, Layout::Panel16);
+        let encoded = encode(values, 384, DType::Int8, true);
         assert_eq!(encoded.dtype, DType::Float32);
-        assert!(encoded.scales.is_none());
+        assert!(encoded.companions.is_empty());
         assert!(encoded.fallback.unwrap().contains("int8"));
     }
 
@@ -273,14 +342,14 @@ mod tests {
     fn a_row_of_zeros_has_scale_one() {
         let mut values = matrix(2, 8);
         values[..8].fill(0.0);
-        let encoded = encode(values.clone(), 8, DType::Int8, Layout::RowMajor);
-        assert_eq!(encoded.scales.as_ref().unwrap()[0].to_bits(), 1.0_f32.to_bits());
-        assert_eq!(stored_and_read(encoded, &[2, 8], Layout::RowMajor)[..8], values[..8]);
+        let encoded = encode(values.clone(), 8, DType::Int8, false);
+        assert_eq!(encoded.companions[0].values[0].to_bits(), 1.0_f32.to_bits());
+        assert_eq!(stored_and_read(encoded, &[2, 8])[..8], values[..8]);
     }
 
     #[test]
     fn int8_without_its_scales_is_an_error() {
-        let encoded = encode(matrix(2, 8), 8, DType::Int8, Layout::RowMajor);
+        let encoded = encode(matrix(2, 8), 8, DType::Int8, false);
         let mut source = InMemory::default().with("w", &[2, 8], Vec::new());
         let tensor = source.0.get_mut("w").unwrap();
         (tensor.dtype, tensor.data) = (DType::Int8, encoded.data);

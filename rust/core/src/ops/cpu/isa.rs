@@ -7,6 +7,8 @@ use std::sync::OnceLock;
 use super::neon::Neon;
 use super::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
+use super::simd::Simd;
+#[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
 
 /// Environment variable that asks for an instruction set by name, for measurements and tests.
@@ -17,7 +19,9 @@ const VARIABLE: &str = "ARROWEMBED_ISA";
 pub(crate) enum Isa {
     Scalar(Scalar),
     #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2),
+    Avx2(Avx2<false>),
+    #[cfg(target_arch = "x86_64")]
+    AvxVnni(Avx2<true>),
     #[cfg(target_arch = "x86_64")]
     Avx512(Avx512),
     #[cfg(target_arch = "aarch64")]
@@ -31,8 +35,12 @@ impl Isa {
         let mut all = vec![Self::Scalar(Scalar)];
         #[cfg(target_arch = "x86_64")]
         {
-            all.extend(Avx2::detect().map(Self::Avx2));
-            all.extend(Avx512::detect().map(Self::Avx512));
+            let avx2 = Avx2::detect();
+            all.extend(avx2.map(Self::Avx2));
+            all.extend(avx2.and_then(Avx2::with_vnni).map(Self::AvxVnni));
+            let avx512 = Avx512::detect();
+            all.extend(avx512.map(Self::Avx512));
+            all.extend(avx512.and_then(Avx512::with_amx).map(Self::Avx512));
         }
         #[cfg(target_arch = "aarch64")]
         all.push(Self::Neon(Neon));
@@ -59,12 +67,16 @@ impl Isa {
         })
     }
 
-    /// `scalar`, `avx2`, `avx512` or `neon`.
+    /// `scalar`, `avx2`, `avxvnni`, `avx512`, `amx` or `neon`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Scalar(_) => "scalar",
             #[cfg(target_arch = "x86_64")]
             Self::Avx2(_) => "avx2",
+            #[cfg(target_arch = "x86_64")]
+            Self::AvxVnni(_) => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(simd) if simd.amx().is_some() => "amx",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => "avx512",
             #[cfg(target_arch = "aarch64")]
@@ -84,15 +96,24 @@ macro_rules! compile_for_each_isa {
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2(simd) => {
                     #[target_feature(enable = "avx2,fma,f16c")]
-                    fn compiled(simd: Avx2, $($arg: $type),*) {
+                    fn compiled(simd: Avx2<false>, $($arg: $type),*) {
                         super::kernels::$name(simd, $($arg),*);
                     }
                     // SAFETY: an `Avx2` exists only where these features were detected.
                     unsafe { compiled(simd, $($arg),*) }
                 }
                 #[cfg(target_arch = "x86_64")]
+                Isa::AvxVnni(simd) => {
+                    #[target_feature(enable = "avxvnni,avx2,fma,f16c")]
+                    fn compiled(simd: Avx2<true>, $($arg: $type),*) {
+                        super::kernels::$name(simd, $($arg),*);
+                    }
+                    // SAFETY: an `Avx2<true>` exists only where these features were detected.
+                    unsafe { compiled(simd, $($arg),*) }
+                }
+                #[cfg(target_arch = "x86_64")]
                 Isa::Avx512(simd) => {
-                    #[target_feature(enable = "avx512f,avx2,fma,f16c")]
+                    #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
                     fn compiled(simd: Avx512, $($arg: $type),*) {
                         super::kernels::$name(simd, $($arg),*);
                     }
@@ -106,11 +127,13 @@ macro_rules! compile_for_each_isa {
     };
 }
 
-use super::kernels::{AttentionJob, AttentionScratch, LinearJob, NormJob, TableData};
+use super::kernels::{
+    AttentionJob, AttentionScratch, LinearJob, LinearScratch, NormJob, TableData,
+};
 
 compile_for_each_isa! {
     /// See [`super::kernels::linear`].
-    fn linear(job: &LinearJob<'_>, out: &mut [f32]);
+    fn linear(job: &LinearJob<'_>, out: &mut [f32], scratch: &mut LinearScratch);
     /// See [`super::kernels::layer_norm`].
     fn layer_norm(job: &NormJob<'_>, rows: &mut [f32]);
     /// See [`super::kernels::add_embedding`].

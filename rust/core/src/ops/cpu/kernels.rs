@@ -6,11 +6,14 @@ use half::f16;
 pub(super) use super::attention::{
     AttentionJob, KeysValues, Scratch as AttentionScratch, attention,
 };
+use super::integer::{self, Quantized};
 use super::math::activate;
 use super::matmul::{Finish, Panels, Rows, RowsMut, matmul};
 pub(super) use super::rows::TableData;
 use super::rows::{add_table_row, layer_norm as layer_norm_row};
 use super::simd::Simd;
+#[cfg(target_arch = "x86_64")]
+use super::tiled;
 use crate::ops::Activation;
 
 /// A matrix of any of the element types.
@@ -18,7 +21,8 @@ use crate::ops::Activation;
 pub(super) enum Weights<'a> {
     Float32(Panels<'a, f32>),
     Float16(Panels<'a, f16>),
-    Int8(Panels<'a, i8>),
+    Int16(Quantized<'a, i16>),
+    Int8(Quantized<'a, i8>),
 }
 
 /// A matrix product with all that happens to it in registers.
@@ -29,10 +33,16 @@ pub(super) struct LinearJob<'a> {
     pub(super) weight: Weights<'a>,
     pub(super) in_features: usize,
     pub(super) out_features: usize,
-    /// What each output feature is multiplied by first: the scales of int8 weights.
-    pub(super) scale: Option<&'a [f32]>,
     pub(super) bias: Option<&'a [f32]>,
     pub(super) then: Then<'a>,
+}
+
+/// Memory that a product needs beside its input and output.
+#[derive(Debug, Default)]
+pub(super) struct LinearScratch {
+    inputs: integer::Inputs,
+    #[cfg(target_arch = "x86_64")]
+    tiles: tiled::Scratch,
 }
 
 /// What happens after the bias.
@@ -44,25 +54,48 @@ pub(super) enum Then<'a> {
     Add(&'a [f32]),
 }
 
-/// `out = then(x · weightᵀ * scale + bias)`
+/// `out = then(x · weightᵀ + bias)`
 #[inline(always)]
-pub(super) fn linear<S: Simd>(simd: S, job: &LinearJob<'_>, out: &mut [f32]) {
+pub(super) fn linear<S: Simd>(
+    simd: S,
+    job: &LinearJob<'_>,
+    out: &mut [f32],
+    scratch: &mut LinearScratch,
+) {
     let (columns, rows) = (job.out_features, out.len() / job.out_features);
     let x = Rows::new(job.x, rows, job.in_features, job.in_features);
     let mut out = RowsMut::new(out, rows, columns, columns);
     match job.weight {
         Weights::Float32(weight) => matmul(simd, x, weight, &mut out, job),
-        Weights::Float16(weight) => matmul(simd, x, weight, &mut out, job),
-        Weights::Int8(weight) => matmul(simd, x, weight, &mut out, job),
+        Weights::Float16(weight) => {
+            #[cfg(target_arch = "x86_64")]
+            if let Some(amx) = simd.amx() {
+                return tiled::matmul(simd, amx, x, weight, &mut out, job, &mut scratch.tiles);
+            }
+            matmul(simd, x, weight, &mut out, job);
+        }
+        Weights::Int16(weight) => {
+            #[cfg(target_arch = "x86_64")]
+            if let Some(amx) = simd.amx() {
+                let scratch = (&mut scratch.inputs, &mut scratch.tiles);
+                return tiled::matmul_int16(simd, amx, x, weight, &mut out, job, scratch);
+            }
+            integer::matmul(simd, x, weight, &mut out, job, &mut scratch.inputs);
+        }
+        Weights::Int8(weight) => {
+            #[cfg(target_arch = "x86_64")]
+            if let Some(amx) = simd.amx() {
+                let scratch = (&mut scratch.inputs, &mut scratch.tiles);
+                return tiled::matmul_int8(simd, amx, x, weight, &mut out, job, scratch);
+            }
+            integer::matmul(simd, x, weight, &mut out, job, &mut scratch.inputs);
+        }
     }
 }
 
 impl<S: Simd> Finish<S> for LinearJob<'_> {
     #[inline(always)]
     fn finish(&self, simd: S, row: usize, column: usize, mut v: S::V) -> S::V {
-        if let Some(scale) = self.scale {
-            v = simd.mul(v, sixteen(simd, scale, column));
-        }
         if let Some(bias) = self.bias {
             v = simd.add(v, sixteen(simd, bias, column));
         }

@@ -2,11 +2,13 @@
 
 use arrow_buffer::Buffer;
 
+use super::integer::Quantized;
 use super::kernels::{TableData, Weights};
 use super::matmul::Panels;
 use crate::error::{Error, Result};
 use crate::ops::{Backend, LinearSpec, Load};
-use crate::weights::{DType, Layout, Tensor, TensorSource};
+use crate::weights::panels::BLOCK;
+use crate::weights::{DType, Layout, Tensor, TensorSource, scale_name, sum_name};
 
 /// Our own kernels over mapped slices.
 #[derive(Debug, Clone, Copy)]
@@ -21,11 +23,25 @@ impl Backend for Cpu {
 /// A matrix in panels with what belongs to it.
 #[derive(Debug)]
 pub(crate) struct Linear {
-    weight: Elements,
+    weight: Matrix,
     pub(super) out_features: usize,
     pub(super) in_features: usize,
-    scale: Option<Buffer>,
     bias: Option<Buffer>,
+}
+
+/// A matrix's elements; integers with the scale and the sum of each block.
+#[derive(Debug)]
+enum Matrix {
+    Float32(Buffer),
+    Float16(Buffer),
+    Int16(Buffer, Blocks),
+    Int8(Buffer, Blocks),
+}
+
+#[derive(Debug)]
+struct Blocks {
+    scale: Buffer,
+    sum: Buffer,
 }
 
 /// A layer norm's parameters.
@@ -41,47 +57,40 @@ pub(crate) struct Norm {
 pub(crate) struct Table {
     name: String,
     data: Elements,
-    scale: Option<Buffer>,
     pub(super) rows: usize,
     pub(super) width: usize,
 }
 
-/// Elements of a checked dtype and alignment.
+/// An embedding table's elements.
 #[derive(Debug)]
 enum Elements {
     Float32(Buffer),
     Float16(Buffer),
-    Int8(Buffer),
-}
-
-impl Elements {
-    fn new(tensor: Tensor) -> Result<Self> {
-        if !(tensor.data.as_ptr() as usize).is_multiple_of(tensor.dtype.size()) {
-            return Err(Error::config(tensor.name, "its data is not aligned to its elements"));
-        }
-        match tensor.dtype {
-            DType::Float32 => Ok(Self::Float32(tensor.data)),
-            DType::Float16 => Ok(Self::Float16(tensor.data)),
-            DType::Int8 => Ok(Self::Int8(tensor.data)),
-            DType::BFloat16 => {
-                Err(Error::config(tensor.name, "bfloat16 is not computed with; convert it"))
-            }
-        }
-    }
+    /// With the scale of each row.
+    Int8(Buffer, Buffer),
 }
 
 impl Linear {
     pub(super) fn weights(&self) -> Weights<'_> {
         let (out, width) = (self.out_features, self.in_features);
         match &self.weight {
-            Elements::Float32(data) => Weights::Float32(Panels::new(data.typed_data(), out, width)),
-            Elements::Float16(data) => Weights::Float16(Panels::new(data.typed_data(), out, width)),
-            Elements::Int8(data) => Weights::Int8(Panels::new(data.typed_data(), out, width)),
+            Matrix::Float32(data) => Weights::Float32(Panels::new(data.typed_data(), out, width)),
+            Matrix::Float16(data) => Weights::Float16(Panels::new(data.typed_data(), out, width)),
+            Matrix::Int16(data, Blocks { scale, sum }) => Weights::Int16(Quantized::new(
+                data.typed_data(),
+                scale.typed_data(),
+                sum.typed_data(),
+                out,
+                width,
+            )),
+            Matrix::Int8(data, Blocks { scale, sum }) => Weights::Int8(Quantized::new(
+                data.typed_data(),
+                scale.typed_data(),
+                sum.typed_data(),
+                out,
+                width,
+            )),
         }
-    }
-
-    pub(super) fn scale(&self) -> Option<&[f32]> {
-        self.scale.as_ref().map(Buffer::typed_data)
     }
 
     pub(super) fn bias(&self) -> Option<&[f32]> {
@@ -101,13 +110,10 @@ impl Norm {
 
 impl Table {
     pub(super) fn data(&self) -> TableData<'_> {
-        match (&self.data, &self.scale) {
-            (Elements::Float32(data), _) => TableData::Float32(data.typed_data()),
-            (Elements::Float16(data), _) => TableData::Float16(data.typed_data()),
-            (Elements::Int8(data), scale) => TableData::Int8(
-                data.typed_data(),
-                scale.as_ref().map(Buffer::typed_data).unwrap_or_default(),
-            ),
+        match &self.data {
+            Elements::Float32(data) => TableData::Float32(data.typed_data()),
+            Elements::Float16(data) => TableData::Float16(data.typed_data()),
+            Elements::Int8(data, scale) => TableData::Int8(data.typed_data(), scale.typed_data()),
         }
     }
 
@@ -137,40 +143,37 @@ impl<'a> Loader<'a> {
         Self(source)
     }
 
-    fn tensor(&self, name: &str, shape: &[usize], layout: Layout) -> Result<Tensor> {
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let tensor = self.0.require(name)?;
         tensor.expect_shape(shape)?;
-        if tensor.layout != layout {
-            return Err(Error::config(
-                name,
-                format!("layout is {}, not {}", tensor.layout.name(), layout.name()),
-            ));
+        if !(tensor.data.as_ptr() as usize).is_multiple_of(tensor.dtype.size()) {
+            return Err(Error::config(name, "its data is not aligned to its elements"));
         }
         Ok(tensor)
     }
 
-    fn floats(&self, name: &str, len: usize) -> Result<Buffer> {
-        match Elements::new(self.tensor(name, &[len], Layout::RowMajor)?)? {
-            Elements::Float32(data) => Ok(data),
-            _ => Err(Error::config(name, "must be float32")),
+    fn floats(&self, name: &str, shape: &[usize]) -> Result<Buffer> {
+        let tensor = self.tensor(name, shape)?;
+        match (tensor.dtype, tensor.layout) {
+            (DType::Float32, Layout::RowMajor) => Ok(tensor.data),
+            _ => Err(unusable(&tensor)),
         }
     }
 
-    /// The elements of a matrix or table, with the scales of its rows if it is int8.
-    fn scaled(
-        &self,
-        name: &str,
-        rows: usize,
-        width: usize,
-        layout: Layout,
-    ) -> Result<(Elements, Option<Buffer>)> {
-        let elements = Elements::new(self.tensor(name, &[rows, width], layout)?)?;
-        let scale = match elements {
-            Elements::Int8(_) => Some(self.floats(&format!("{name}.scale"), rows)?),
-            _ => None,
-        };
-        Ok((elements, scale))
+    /// The scales and sums that come with a matrix of integers.
+    fn blocks(&self, name: &str, out_features: usize, in_features: usize) -> Result<Blocks> {
+        let shape = [in_features.div_ceil(BLOCK), out_features];
+        Ok(Blocks {
+            scale: self.floats(&scale_name(name), &shape)?,
+            sum: self.floats(&sum_name(name), &shape)?,
+        })
     }
+}
+
+/// The error for a tensor of a dtype or in a layout that its place has no kernel for.
+fn unusable(tensor: &Tensor) -> Error {
+    let (dtype, layout) = (tensor.dtype.name(), tensor.layout.name());
+    Error::config(&tensor.name, format!("nothing computes with {dtype} in layout {layout} here"))
 }
 
 impl Load<Cpu> for Loader<'_> {
@@ -181,25 +184,41 @@ impl Load<Cpu> for Loader<'_> {
     fn linear(&mut self, spec: &LinearSpec) -> Result<Linear> {
         let (out_features, in_features) = (spec.out_features, spec.in_features);
         let name = format!("{}.weight", spec.name);
-        let (weight, scale) = self.scaled(&name, out_features, in_features, Layout::Panel16)?;
+        let tensor = self.tensor(&name, &[out_features, in_features])?;
+        let blocks = || self.blocks(&name, out_features, in_features);
+        let weight = match (tensor.dtype, tensor.layout) {
+            (DType::Float32, Layout::Panel16) => Matrix::Float32(tensor.data),
+            (DType::Float16, Layout::Panel16) => Matrix::Float16(tensor.data),
+            (DType::Int16, Layout::Panel16x2) => Matrix::Int16(tensor.data, blocks()?),
+            (DType::Int8, Layout::Panel16x4) => Matrix::Int8(tensor.data, blocks()?),
+            _ => return Err(unusable(&tensor)),
+        };
         let bias = spec
             .bias
-            .then(|| self.floats(&format!("{}.bias", spec.name), out_features))
+            .then(|| self.floats(&format!("{}.bias", spec.name), &[out_features]))
             .transpose()?;
-        Ok(Linear { weight, out_features, in_features, scale, bias })
+        Ok(Linear { weight, out_features, in_features, bias })
     }
 
     fn norm(&mut self, name: &str, width: usize, epsilon: f32) -> Result<Norm> {
         Ok(Norm {
-            weight: self.floats(&format!("{name}.weight"), width)?,
-            bias: self.floats(&format!("{name}.bias"), width)?,
+            weight: self.floats(&format!("{name}.weight"), &[width])?,
+            bias: self.floats(&format!("{name}.bias"), &[width])?,
             epsilon,
         })
     }
 
     fn table(&mut self, name: &str, rows: usize, width: usize) -> Result<Table> {
         let name = format!("{name}.weight");
-        let (data, scale) = self.scaled(&name, rows, width, Layout::RowMajor)?;
-        Ok(Table { name, data, scale, rows, width })
+        let tensor = self.tensor(&name, &[rows, width])?;
+        let data = match (tensor.dtype, tensor.layout) {
+            (DType::Float32, Layout::RowMajor) => Elements::Float32(tensor.data),
+            (DType::Float16, Layout::RowMajor) => Elements::Float16(tensor.data),
+            (DType::Int8, Layout::RowMajor) => {
+                Elements::Int8(tensor.data, self.floats(&scale_name(&name), &[rows])?)
+            }
+            _ => return Err(unusable(&tensor)),
+        };
+        Ok(Table { name, data, rows, width })
     }
 }

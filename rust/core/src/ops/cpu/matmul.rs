@@ -18,10 +18,10 @@ const K_BLOCK: usize = 384;
 /// Rows of floats at a fixed distance, for example one head's columns of a wider matrix.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Rows<'a> {
-    data: &'a [f32],
-    stride: usize,
-    count: usize,
-    width: usize,
+    pub(super) data: &'a [f32],
+    pub(super) stride: usize,
+    pub(super) count: usize,
+    pub(super) width: usize,
 }
 
 impl<'a> Rows<'a> {
@@ -40,8 +40,8 @@ impl<'a> Rows<'a> {
 pub(super) struct RowsMut<'a> {
     data: &'a mut [f32],
     stride: usize,
-    count: usize,
-    width: usize,
+    pub(super) count: usize,
+    pub(super) width: usize,
 }
 
 impl<'a> RowsMut<'a> {
@@ -62,9 +62,9 @@ fn fits(len: usize, count: usize, width: usize, stride: usize) -> bool {
 /// A matrix `[out_features, in_features]` in the layout of [`crate::weights::panels`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Panels<'a, W> {
-    data: &'a [W],
-    out_features: usize,
-    in_features: usize,
+    pub(super) data: &'a [W],
+    pub(super) out_features: usize,
+    pub(super) in_features: usize,
 }
 
 impl<'a, W> Panels<'a, W> {
@@ -97,14 +97,6 @@ impl Weight for f16 {
     unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::V {
         // SAFETY: the caller vouches for 16 elements; f16 is a transparent u16.
         unsafe { simd.load_f16(from.cast()) }
-    }
-}
-
-impl Weight for i8 {
-    #[inline(always)]
-    unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::V {
-        // SAFETY: the caller vouches for 16 elements.
-        unsafe { simd.load_i8(from) }
     }
 }
 
@@ -212,6 +204,28 @@ impl RowsMut<'_> {
         for (row, padded) in rows.zip(padded.chunks(MAX_COLUMNS)) {
             row[..self.width].copy_from_slice(&padded[..self.width]);
         }
+    }
+
+    /// Up to 16 outputs of a row.
+    ///
+    /// # Panics
+    /// If they are not all there.
+    #[inline(always)]
+    pub(super) fn load<S: Simd>(&self, simd: S, row: usize, column: usize, n: usize) -> S::V {
+        let out = &self.data[row * self.stride + column..][..n];
+        // SAFETY: the slice holds `n` floats.
+        unsafe { load_upto(simd, n, out.as_ptr()) }
+    }
+
+    /// Writes up to 16 outputs of a row.
+    ///
+    /// # Panics
+    /// If they are not all there.
+    #[inline(always)]
+    pub(super) fn store<S: Simd>(&mut self, simd: S, row: usize, column: usize, n: usize, v: S::V) {
+        let out = &mut self.data[row * self.stride + column..][..n];
+        // SAFETY: the slice holds `n` floats.
+        unsafe { store_upto(simd, n, v, out.as_mut_ptr()) }
     }
 
     /// Finishes a tile whose first element is at (`row`, `column`) of the whole output. Apart from

@@ -7,7 +7,10 @@
 // A kernel is compiled for an instruction set only where it is inlined into that set's entry point.
 #![allow(clippy::inline_always)]
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
+mod integer;
 mod isa;
 mod kernels;
 mod load;
@@ -23,12 +26,16 @@ mod team;
 #[cfg(test)]
 mod tests;
 #[cfg(target_arch = "x86_64")]
+mod tiled;
+#[cfg(target_arch = "x86_64")]
 mod x86;
 
 use std::cell::RefCell;
 
 pub(crate) use isa::Isa;
-use kernels::{AttentionJob, AttentionScratch, KeysValues, LinearJob, NormJob, Then};
+use kernels::{
+    AttentionJob, AttentionScratch, KeysValues, LinearJob, LinearScratch, NormJob, Then,
+};
 pub(crate) use load::{Cpu, Loader};
 pub(crate) use scratch::Tensor;
 pub(crate) use team::{Member, team};
@@ -42,6 +49,7 @@ pub(crate) struct Context {
     isa: Isa,
     pool: scratch::Pool,
     attention: RefCell<AttentionScratch>,
+    linear: RefCell<LinearScratch>,
     /// While this thread computes a share of a text.
     member: RefCell<Option<Member>>,
 }
@@ -52,6 +60,7 @@ impl Context {
             isa,
             pool: scratch::Pool::default(),
             attention: RefCell::default(),
+            linear: RefCell::default(),
             member: RefCell::default(),
         }
     }
@@ -135,11 +144,10 @@ impl Ops<Cpu> for Context {
             weight: weight.weights(),
             in_features: weight.in_features,
             out_features: weight.out_features,
-            scale: weight.scale(),
             bias: weight.bias(),
             then,
         };
-        isa::linear(self.isa, &job, &mut out);
+        isa::linear(self.isa, &job, &mut out, &mut self.linear.borrow_mut());
         Ok(out)
     }
 

@@ -19,6 +19,7 @@ fn each(f: impl Fn(usize) -> float32x4_t) -> [float32x4_t; 4] {
 // instruction set includes NEON; pointers are vouched for by the callers of the unsafe functions.
 impl Simd for Neon {
     type V = [float32x4_t; 4];
+    type I = [int32x4_t; 4];
     const TILE_ROWS: usize = 6;
     const TILE_PANELS: usize = 1;
 
@@ -42,22 +43,6 @@ impl Simd for Neon {
         let floats = bits.map(half_to_float);
         // SAFETY: `floats` holds 16.
         unsafe { self.load(floats.as_ptr()) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_i8(self, from: *const i8) -> Self::V {
-        // SAFETY: see above.
-        unsafe {
-            let bytes = vld1q_s8(from);
-            let low = vmovl_s8(vget_low_s8(bytes));
-            let high = vmovl_s8(vget_high_s8(bytes));
-            [
-                vcvtq_f32_s32(vmovl_s16(vget_low_s16(low))),
-                vcvtq_f32_s32(vmovl_s16(vget_high_s16(low))),
-                vcvtq_f32_s32(vmovl_s16(vget_low_s16(high))),
-                vcvtq_f32_s32(vmovl_s16(vget_high_s16(high))),
-            ]
-        }
     }
 
     #[inline(always)]
@@ -123,6 +108,71 @@ impl Simd for Neon {
             let biased = vaddq_s32(vcvtq_s32_f32(n[i]), vdupq_n_s32(127));
             vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
         })
+    }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> Self::I {
+        // SAFETY: see above.
+        unsafe { [vdupq_n_s32(x); 4] }
+    }
+
+    #[inline(always)]
+    unsafe fn load_int(self, from: *const i32) -> Self::I {
+        // SAFETY: see above.
+        std::array::from_fn(|i| unsafe { vld1q_s32(from.add(4 * i)) })
+    }
+
+    #[inline(always)]
+    unsafe fn store_int(self, v: Self::I, to: *mut i32) {
+        // SAFETY: see above.
+        (0..4).for_each(|i| unsafe { vst1q_s32(to.add(4 * i), v[i]) });
+    }
+
+    #[inline(always)]
+    fn to_float(self, v: Self::I) -> Self::V {
+        // SAFETY: see above.
+        each(|i| unsafe { vcvtq_f32_s32(v[i]) })
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: Self::I, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: see above.
+        std::array::from_fn(|i| unsafe {
+            let (a, b) = (vreinterpretq_s16_s32(a[i]), vreinterpretq_s16_s32(b[i]));
+            let low = vmull_s16(vget_low_s16(a), vget_low_s16(b));
+            vaddq_s32(sums[i], vpaddq_s32(low, vmull_high_s16(a, b)))
+        })
+    }
+
+    #[inline(always)]
+    fn dot_quads(self, sums: Self::I, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: see above.
+        std::array::from_fn(|i| unsafe {
+            let (a, b) = (vreinterpretq_u8_s32(a[i]), vreinterpretq_s8_s32(b[i]));
+            let a = [vmovl_u8(vget_low_u8(a)), vmovl_high_u8(a)].map(|a| vreinterpretq_s16_u16(a));
+            let b = [vmovl_s8(vget_low_s8(b)), vmovl_high_s8(b)];
+            // Sums of two products fit into 16 bits; the low halves of products are therefore enough.
+            let products = [vmulq_s16(a[0], b[0]), vmulq_s16(a[1], b[1])];
+            vpadalq_s16(sums[i], vpaddq_s16(products[0], products[1]))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(self, v: Self::V, to: *mut i16) {
+        // SAFETY: see above.
+        (0..4).for_each(|i| unsafe { vst1_s16(to.add(4 * i), vmovn_s32(vcvtnq_s32_f32(v[i]))) });
+    }
+
+    #[inline(always)]
+    unsafe fn store_u8(self, v: Self::V, to: *mut u8) {
+        // SAFETY: see above.
+        unsafe {
+            let words = [0, 2].map(|i| {
+                let low = vqmovun_s32(vcvtnq_s32_f32(v[i]));
+                vqmovn_u16(vcombine_u16(low, vqmovun_s32(vcvtnq_s32_f32(v[i + 1]))))
+            });
+            vst1q_u8(to, vcombine_u8(words[0], words[1]));
+        }
     }
 
     #[inline(always)]

@@ -15,6 +15,7 @@ fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; L
 
 impl Simd for Scalar {
     type V = [f32; LANES];
+    type I = [i32; LANES];
     const TILE_ROWS: usize = 2;
     const TILE_PANELS: usize = 1;
 
@@ -34,13 +35,6 @@ impl Simd for Scalar {
         // SAFETY: the caller vouches for 16 readable half floats.
         let bits = unsafe { from.cast::<[u16; LANES]>().read_unaligned() };
         bits.map(half_to_float)
-    }
-
-    #[inline(always)]
-    unsafe fn load_i8(self, from: *const i8) -> Self::V {
-        // SAFETY: the caller vouches for 16 readable bytes.
-        let bytes = unsafe { from.cast::<[i8; LANES]>().read_unaligned() };
-        bytes.map(f32::from)
     }
 
     #[inline(always)]
@@ -96,6 +90,58 @@ impl Simd for Scalar {
     #[inline(always)]
     fn exp2_of_integer(self, n: Self::V) -> Self::V {
         n.map(|n| f32::from_bits((((n as i32) + 127) as u32) << 23))
+    }
+
+    #[inline(always)]
+    fn splat_int(self, x: i32) -> Self::I {
+        [x; LANES]
+    }
+
+    #[inline(always)]
+    unsafe fn load_int(self, from: *const i32) -> Self::I {
+        // SAFETY: the caller vouches for 16 readable integers.
+        unsafe { from.cast::<Self::I>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store_int(self, v: Self::I, to: *mut i32) {
+        // SAFETY: the caller vouches for 16 writable integers.
+        unsafe { to.cast::<Self::I>().write_unaligned(v) }
+    }
+
+    #[inline(always)]
+    fn to_float(self, v: Self::I) -> Self::V {
+        v.map(|x| x as f32)
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: Self::I, a: Self::I, b: Self::I) -> Self::I {
+        let low = |x: i32| i32::from(x as i16);
+        std::array::from_fn(|i| {
+            let (a, b) = (a[i], b[i]);
+            sums[i].wrapping_add(low(a) * low(b)).wrapping_add((a >> 16) * (b >> 16))
+        })
+    }
+
+    #[inline(always)]
+    fn dot_quads(self, sums: Self::I, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| {
+            let products = a[i].to_le_bytes().into_iter().zip(b[i].to_le_bytes());
+            let products = products.map(|(a, b)| i32::from(a) * i32::from(b as i8));
+            sums[i].wrapping_add(products.sum())
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(self, v: Self::V, to: *mut i16) {
+        // SAFETY: the caller vouches for 16 writable integers.
+        unsafe { to.cast::<[i16; LANES]>().write_unaligned(v.map(|x| x as i16)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_u8(self, v: Self::V, to: *mut u8) {
+        // SAFETY: the caller vouches for 16 writable bytes.
+        unsafe { to.cast::<[u8; LANES]>().write_unaligned(v.map(|x| x as u8)) }
     }
 
     #[inline(always)]

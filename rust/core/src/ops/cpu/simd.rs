@@ -16,10 +16,19 @@ pub(super) const LANES: usize = crate::weights::panels::WIDTH;
 pub(super) trait Simd: Copy {
     /// Sixteen floats.
     type V: Copy;
+    /// Sixteen integers of 32 bits.
+    type I: Copy;
     /// Rows of the matrix kernel's tile: as many as the registers hold.
     const TILE_ROWS: usize;
     /// Panels of the matrix kernel's tile.
     const TILE_PANELS: usize;
+
+    /// AMX's tiles, where the processor has them.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn amx(self) -> Option<super::amx::Amx> {
+        None
+    }
 
     fn splat(self, x: f32) -> Self::V;
     /// # Safety
@@ -28,9 +37,6 @@ pub(super) trait Simd: Copy {
     /// # Safety
     /// 16 IEEE half-precision numbers are readable at `from`.
     unsafe fn load_f16(self, from: *const u16) -> Self::V;
-    /// # Safety
-    /// 16 bytes are readable at `from`.
-    unsafe fn load_i8(self, from: *const i8) -> Self::V;
     /// # Safety
     /// 16 floats are writable at `to`.
     unsafe fn store(self, v: Self::V, to: *mut f32);
@@ -46,6 +52,25 @@ pub(super) trait Simd: Copy {
     fn round(self, v: Self::V) -> Self::V;
     /// 2ⁿ for whole numbers n in -126..=127.
     fn exp2_of_integer(self, n: Self::V) -> Self::V;
+    fn splat_int(self, x: i32) -> Self::I;
+    /// # Safety
+    /// 16 integers are readable at `from`, which need not be aligned.
+    unsafe fn load_int(self, from: *const i32) -> Self::I;
+    /// # Safety
+    /// 16 integers are writable at `to`.
+    unsafe fn store_int(self, v: Self::I, to: *mut i32);
+    fn to_float(self, v: Self::I) -> Self::V;
+    /// Sums of two products of signed 16-bit integers, added to `sums`.
+    fn dot_pairs(self, sums: Self::I, a: Self::I, b: Self::I) -> Self::I;
+    /// Sums of four products of unsigned bytes of `a` with signed ones of `b`, added to `sums`. The
+    /// sums of the first and of the last two products must be within 16 bits.
+    fn dot_quads(self, sums: Self::I, a: Self::I, b: Self::I) -> Self::I;
+    /// # Safety
+    /// 16 integers are writable at `to`; `v` are whole numbers that fit.
+    unsafe fn store_i16(self, v: Self::V, to: *mut i16);
+    /// # Safety
+    /// 16 bytes are writable at `to`; `v` are whole numbers that fit.
+    unsafe fn store_u8(self, v: Self::V, to: *mut u8);
     /// Lane i + lane i+8, then i+4, i+2, i+1.
     fn sum(self, v: Self::V) -> f32;
     /// The largest lane.

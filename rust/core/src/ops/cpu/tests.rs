@@ -5,10 +5,14 @@ use proptest::prelude::*;
 
 use super::isa::{self, Isa};
 use super::kernels::{
-    AttentionJob, AttentionScratch, KeysValues, LinearJob, NormJob, TableData, Then, Weights,
+    AttentionJob, AttentionScratch, KeysValues, LinearJob, LinearScratch, NormJob, Then,
 };
-use super::matmul::Panels;
-use crate::ops::{Activation, Heads};
+use super::load::{self, Loader};
+use crate::fixtures::InMemory;
+use crate::ops::{Activation, Heads, LinearSpec, Load};
+use crate::weights::DType;
+use crate::weights::panels::BLOCK;
+use crate::weights::values::read_f32;
 
 /// Numbers in -1..1, the same for the same seed.
 fn numbers(seed: u64, len: usize) -> Vec<f32> {
@@ -20,17 +24,6 @@ fn numbers(seed: u64, len: usize) -> Vec<f32> {
         (state >> 40) as f32 / (1 << 23) as f32 - 1.0
     };
     (0..len).map(|_| next()).collect()
-}
-
-/// `[out_features, in_features]` in panels.
-fn panels<T: Copy>(rows: &[T], out_features: usize, in_features: usize, zero: T) -> Vec<T> {
-    let mut panels = vec![zero; out_features.next_multiple_of(16) * in_features];
-    for o in 0..out_features {
-        for k in 0..in_features {
-            panels[(o / 16 * in_features + k) * 16 + o % 16] = rows[o * in_features + k];
-        }
-    }
-    panels
 }
 
 fn gelu(x: f64) -> f64 {
@@ -62,41 +55,41 @@ fn assert_close(isa: Isa, found: &[f32], expected: &[f64], tolerance: f64) {
     }
 }
 
-/// A weight matrix in each dtype, with the float64 values that it stands for.
-fn weights(seed: u64, out: usize, width: usize) -> Vec<(Storage, Vec<f64>)> {
-    let rows = numbers(seed, out * width);
-    let halves: Vec<f16> = rows.iter().map(|&x| f16::from_f32(x)).collect();
-    let bytes: Vec<i8> = rows.iter().map(|&x| (x * 127.0) as i8).collect();
-    let scale: Vec<f32> = numbers(seed + 1, out).iter().map(|x| x / 127.0).collect();
-    let scaled = bytes.iter().enumerate().map(|(i, &b)| f64::from(b) * f64::from(scale[i / width]));
-    let scaled = scaled.collect();
-    vec![
-        (
-            Storage::Float32(panels(&rows, out, width, 0.0)),
-            rows.iter().map(|&x| f64::from(x)).collect(),
-        ),
-        (
-            Storage::Float16(panels(&halves, out, width, f16::ZERO)),
-            halves.iter().map(|&x| f64::from(x)).collect(),
-        ),
-        (Storage::Int8(panels(&bytes, out, width, 0), scale), scaled),
-    ]
+/// The dtypes of matrices in panels.
+const DTYPES: [DType; 4] = [DType::Float32, DType::Float16, DType::Int16, DType::Int8];
+
+/// A matrix as a model file has it, and the float64 values that it stands for.
+fn matrix(rows: Vec<f32>, width: usize, dtype: DType) -> (load::Linear, Vec<f64>) {
+    let out = rows.len() / width;
+    let source = InMemory::default().encoded("m.weight", rows, width, dtype, true);
+    let spec = LinearSpec { bias: false, ..LinearSpec::new("m", out, width) };
+    let (tensor, values) = read_f32(&source, "m.weight").unwrap();
+    assert_eq!(tensor.dtype, dtype);
+    let matrix = Loader::new(&source).linear(&spec).unwrap();
+    (matrix, values.into_iter().map(f64::from).collect())
 }
 
-enum Storage {
-    Float32(Vec<f32>),
-    Float16(Vec<f16>),
-    Int8(Vec<i8>, Vec<f32>),
-}
-
-impl Storage {
-    fn weights(&self, out: usize, width: usize) -> (Weights<'_>, Option<&[f32]>) {
-        match self {
-            Self::Float32(data) => (Weights::Float32(Panels::new(data, out, width)), None),
-            Self::Float16(data) => (Weights::Float16(Panels::new(data, out, width)), None),
-            Self::Int8(data, scale) => (Weights::Int8(Panels::new(data, out, width)), Some(scale)),
+/// Inputs as the integer kernels round them: to 12 bits of the largest, or to 255 steps between the
+/// lowest and the highest, of each row and block.
+fn rounded(x: &[f32], width: usize, dtype: DType) -> Vec<f64> {
+    let round = |block: &[f32]| -> Vec<f64> {
+        let low = block.iter().fold(0.0_f32, |low, &x| low.min(x));
+        let high = block.iter().fold(0.0_f32, |high, &x| high.max(x));
+        let scale = match dtype {
+            DType::Int16 => high.max(-low) / 2047.0,
+            DType::Int8 => (high - low) / 255.0,
+            _ => return block.iter().map(|&x| f64::from(x)).collect(),
+        };
+        if scale == 0.0 {
+            return vec![0.0; block.len()];
         }
-    }
+        let inverse = 1.0 / scale;
+        let zero = if dtype == DType::Int8 { (-low / scale).round_ties_even() } else { 0.0 };
+        let most = if dtype == DType::Int8 { 255.0 } else { 2047.0 };
+        let integer = |x: f32| ((x * inverse).round_ties_even() + zero).min(most) - zero;
+        block.iter().map(|&x| f64::from(integer(x)) * f64::from(scale)).collect()
+    };
+    x.chunks(width).flat_map(|row| row.chunks(BLOCK).flat_map(round)).collect()
 }
 
 proptest! {
@@ -121,11 +114,13 @@ proptest! {
             4 => (Then::Activate(Activation::Relu), Some(&bias)),
             _ => (Then::Activate(Activation::Silu), Some(&bias)),
         };
-        for (storage, values) in weights(seed + 4, out, width) {
+        for dtype in DTYPES {
+            let (matrix, values) = matrix(numbers(seed + 4, out * width), width, dtype);
+            let inputs = rounded(&x, width, dtype);
             let expected: Vec<f64> = (0..rows * out).map(|i| {
                 let (r, o) = (i / out, i % out);
                 let product: f64 = (0..width)
-                    .map(|k| f64::from(x[r * width + k]) * values[o * width + k])
+                    .map(|k| inputs[r * width + k] * values[o * width + k])
                     .sum();
                 let sum = product + bias.map_or(0.0, |bias| f64::from(bias[o]));
                 match then {
@@ -134,20 +129,24 @@ proptest! {
                     Then::Add(other) => sum + f64::from(other[i]),
                 }
             }).collect();
-            let (weight, scale) = storage.weights(out, width);
             let job = LinearJob {
                 x: &x,
-                weight,
+                weight: matrix.weights(),
                 in_features: width,
                 out_features: out,
-                scale,
                 bias: bias.map(Vec::as_slice),
                 then,
             };
             for isa in Isa::available() {
                 let mut found = vec![f32::NAN; rows * out];
-                isa::linear(isa, &job, &mut found);
-                assert_close(isa, &found, &expected, 1e-4);
+                isa::linear(isa, &job, &mut found, &mut LinearScratch::default());
+                // With AMX, the product of the lower parts is left out.
+                let tolerance = match (isa.name(), dtype) {
+                    ("amx", DType::Int16) => 2e-3,
+                    ("amx", DType::Float16) => 4e-4,
+                    _ => 1e-4,
+                };
+                assert_close(isa, &found, &expected, tolerance);
                 for r in 0..rows {
                     let job = LinearJob {
                         x: &x[r * width..(r + 1) * width],
@@ -158,7 +157,7 @@ proptest! {
                         ..job
                     };
                     let mut alone = vec![f32::NAN; out];
-                    isa::linear(isa, &job, &mut alone);
+                    isa::linear(isa, &job, &mut alone, &mut LinearScratch::default());
                     prop_assert_eq!(&alone, &found[r * out..(r + 1) * out], "{} row {}", isa.name(), r);
                 }
             }
@@ -260,26 +259,21 @@ proptest! {
         width in 1_usize..50,
         seed in 0_u64..1000,
     ) {
-        for (storage, _) in weights(seed, 9, width) {
-            let (row, plain): (TableData<'_>, Box<dyn Fn(usize, usize) -> f64>) = match &storage {
-                Storage::Float32(data) => {
-                    (TableData::Float32(data), Box::new(|r, c| f64::from(data[r * width + c])))
-                }
-                Storage::Float16(data) => {
-                    (TableData::Float16(data), Box::new(|r, c| f64::from(data[r * width + c])))
-                }
-                Storage::Int8(data, scale) => (
-                    TableData::Int8(data, scale),
-                    Box::new(|r, c| f64::from(data[r * width + c]) * f64::from(scale[r])),
-                ),
-            };
-            let start = numbers(seed + 7, ids.len() * width);
-            let expected: Vec<f64> = start.iter().enumerate()
-                .map(|(i, &x)| f64::from(x) + plain(ids[i / width] as usize, i % width))
+        for dtype in [DType::Float32, DType::Float16, DType::Int8] {
+            let rows = numbers(seed, 9 * width);
+            let source = InMemory::default().encoded("t.weight", rows, width, dtype, false);
+            let values = read_f32(&source, "t.weight").unwrap().1;
+            let table = Loader::new(&source).table("t", 9, width).unwrap();
+            let start = numbers(seed + 5, ids.len() * width);
+            let expected: Vec<f64> = (0..start.len())
+                .map(|i| {
+                    let element = values[ids[i / width] as usize * width + i % width];
+                    f64::from(start[i]) + f64::from(element)
+                })
                 .collect();
             for isa in Isa::available() {
                 let mut found = start.clone();
-                isa::add_embedding(isa, row, &ids, &mut found);
+                isa::add_embedding(isa, table.data(), &ids, &mut found);
                 assert_close(isa, &found, &expected, 1e-4);
             }
         }
@@ -288,18 +282,17 @@ proptest! {
 
 /// The identity matrix as weights, so that `linear` does nothing but activate.
 fn activated(isa: Isa, kind: Activation, x: &[f32]) -> Vec<f32> {
-    let one = panels(&[1.0], 1, 1, 0.0);
+    let (one, _) = matrix(vec![1.0], 1, DType::Float32);
     let job = LinearJob {
         x,
-        weight: Weights::Float32(Panels::new(&one, 1, 1)),
+        weight: one.weights(),
         in_features: 1,
         out_features: 1,
-        scale: None,
         bias: None,
         then: Then::Activate(kind),
     };
     let mut out = vec![0.0; x.len()];
-    isa::linear(isa, &job, &mut out);
+    isa::linear(isa, &job, &mut out, &mut LinearScratch::default());
     out
 }
 

@@ -4,36 +4,57 @@
 
 use std::arch::x86_64::*;
 
+use super::amx::Amx;
 use super::simd::Simd;
 
 /// AVX2, FMA and F16C (Haswell 2013, Zen 2017 and later); exists only where the processor has them.
+///
+/// With `VNNI` also AVX-VNNI (Alder Lake 2021, Zen 5 2024 and later), which multiplies bytes in one
+/// instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Avx2(());
+pub(crate) struct Avx2<const VNNI: bool>(());
 
-impl Avx2 {
+impl Avx2<false> {
     pub(super) fn detect() -> Option<Self> {
         (is_x86_feature_detected!("avx2")
             && is_x86_feature_detected!("fma")
             && is_x86_feature_detected!("f16c"))
         .then_some(Self(()))
     }
+
+    pub(super) fn with_vnni(self) -> Option<Avx2<true>> {
+        is_x86_feature_detected!("avxvnni").then_some(Avx2(self.0))
+    }
 }
 
-/// AVX-512 F, with [`Avx2`]'s instructions; exists only where the processor has them.
+/// AVX-512 F and VNNI, with [`Avx2`]'s instructions (Cascade Lake 2019, Zen 4 2022 and later); exists
+/// only where the processor has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Avx512(Avx2);
+pub(crate) struct Avx512 {
+    _avx2: Avx2<false>,
+    amx: Option<Amx>,
+}
 
 impl Avx512 {
     pub(super) fn detect() -> Option<Self> {
         let avx2 = Avx2::detect()?;
-        is_x86_feature_detected!("avx512f").then_some(Self(avx2))
+        (is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vnni"))
+        .then_some(Self { _avx2: avx2, amx: None })
+    }
+
+    /// With AMX's tiles beside it.
+    pub(super) fn with_amx(self) -> Option<Self> {
+        Amx::detect().map(|amx| Self { amx: Some(amx), ..self })
     }
 }
 
 // SAFETY of every block in this implementation: a value of `Avx2` is made by `detect` alone, after
 // it found the instructions; pointers are vouched for by the callers of the unsafe functions.
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type V = [__m256; 2];
+    type I = [__m256i; 2];
     const TILE_ROWS: usize = 6;
     const TILE_PANELS: usize = 1;
 
@@ -56,18 +77,6 @@ impl Simd for Avx2 {
             [
                 _mm256_cvtph_ps(_mm_loadu_si128(from.cast())),
                 _mm256_cvtph_ps(_mm_loadu_si128(from.add(8).cast())),
-            ]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn load_i8(self, from: *const i8) -> Self::V {
-        // SAFETY: see above.
-        unsafe {
-            let bytes = _mm_loadu_si128(from.cast());
-            [
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes)),
-                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_unpackhi_epi64(bytes, bytes))),
             ]
         }
     }
@@ -145,6 +154,78 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn splat_int(self, x: i32) -> Self::I {
+        // SAFETY: see above.
+        unsafe { [_mm256_set1_epi32(x); 2] }
+    }
+
+    #[inline(always)]
+    unsafe fn load_int(self, from: *const i32) -> Self::I {
+        // SAFETY: see above.
+        unsafe { [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(8).cast())] }
+    }
+
+    #[inline(always)]
+    unsafe fn store_int(self, v: Self::I, to: *mut i32) {
+        // SAFETY: see above.
+        unsafe {
+            _mm256_storeu_si256(to.cast(), v[0]);
+            _mm256_storeu_si256(to.add(8).cast(), v[1]);
+        }
+    }
+
+    #[inline(always)]
+    fn to_float(self, v: Self::I) -> Self::V {
+        // SAFETY: see above.
+        unsafe { [_mm256_cvtepi32_ps(v[0]), _mm256_cvtepi32_ps(v[1])] }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: Self::I, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: see above.
+        unsafe {
+            [
+                _mm256_add_epi32(sums[0], _mm256_madd_epi16(a[0], b[0])),
+                _mm256_add_epi32(sums[1], _mm256_madd_epi16(a[1], b[1])),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn dot_quads(self, sums: Self::I, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: see above; with VNNI only after that was detected.
+        unsafe {
+            if VNNI {
+                return [
+                    _mm256_dpbusd_avx_epi32(sums[0], a[0], b[0]),
+                    _mm256_dpbusd_avx_epi32(sums[1], a[1], b[1]),
+                ];
+            }
+            let ones = _mm256_set1_epi16(1);
+            let low = _mm256_madd_epi16(_mm256_maddubs_epi16(a[0], b[0]), ones);
+            let high = _mm256_madd_epi16(_mm256_maddubs_epi16(a[1], b[1]), ones);
+            [_mm256_add_epi32(sums[0], low), _mm256_add_epi32(sums[1], high)]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(self, v: Self::V, to: *mut i16) {
+        // SAFETY: see above.
+        unsafe { _mm256_storeu_si256(to.cast(), sixteen_words(v)) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_u8(self, v: Self::V, to: *mut u8) {
+        // SAFETY: see above.
+        unsafe {
+            let words = sixteen_words(v);
+            let upper = _mm256_extracti128_si256::<1>(words);
+            let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), upper);
+            _mm_storeu_si128(to.cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
         // SAFETY: see above.
         unsafe { sum_of_eight(_mm256_add_ps(v[0], v[1])) }
@@ -154,6 +235,20 @@ impl Simd for Avx2 {
     fn largest(self, v: Self::V) -> f32 {
         // SAFETY: see above.
         unsafe { largest_of_eight(_mm256_max_ps(v[0], v[1])) }
+    }
+}
+
+/// Whole numbers as 16-bit integers.
+///
+/// # Safety
+/// The processor has AVX2.
+#[inline(always)]
+unsafe fn sixteen_words(v: [__m256; 2]) -> __m256i {
+    // SAFETY: the caller vouches for AVX2.
+    unsafe {
+        let mixed = _mm256_packs_epi32(_mm256_cvtps_epi32(v[0]), _mm256_cvtps_epi32(v[1]));
+        // The instruction packs each half of its operands apart.
+        _mm256_permute4x64_epi64::<0b11_01_10_00>(mixed)
     }
 }
 
@@ -185,8 +280,14 @@ unsafe fn largest_of_eight(v: __m256) -> f32 {
 // it found the instructions; pointers are vouched for by the callers of the unsafe functions.
 impl Simd for Avx512 {
     type V = __m512;
+    type I = __m512i;
     const TILE_ROWS: usize = 12;
     const TILE_PANELS: usize = 2;
+
+    #[inline(always)]
+    fn amx(self) -> Option<Amx> {
+        self.amx
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -204,12 +305,6 @@ impl Simd for Avx512 {
     unsafe fn load_f16(self, from: *const u16) -> Self::V {
         // SAFETY: see above.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
-    }
-
-    #[inline(always)]
-    unsafe fn load_i8(self, from: *const i8) -> Self::V {
-        // SAFETY: see above.
-        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast()))) }
     }
 
     #[inline(always)]
@@ -277,6 +372,54 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    fn splat_int(self, x: i32) -> Self::I {
+        // SAFETY: see above.
+        unsafe { _mm512_set1_epi32(x) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_int(self, from: *const i32) -> Self::I {
+        // SAFETY: see above.
+        unsafe { _mm512_loadu_si512(from.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_int(self, v: Self::I, to: *mut i32) {
+        // SAFETY: see above.
+        unsafe { _mm512_storeu_si512(to.cast(), v) }
+    }
+
+    #[inline(always)]
+    fn to_float(self, v: Self::I) -> Self::V {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtepi32_ps(v) }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: Self::I, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: see above.
+        unsafe { multiply_pairs(sums, a, b) }
+    }
+
+    #[inline(always)]
+    fn dot_quads(self, sums: Self::I, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: see above.
+        unsafe { _mm512_dpbusd_epi32(sums, a, b) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_i16(self, v: Self::V, to: *mut i16) {
+        // SAFETY: see above.
+        unsafe { _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(_mm512_cvtps_epi32(v))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_u8(self, v: Self::V, to: *mut u8) {
+        // SAFETY: see above.
+        unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v))) }
+    }
+
+    #[inline(always)]
     fn sum(self, v: Self::V) -> f32 {
         // SAFETY: see above; AVX-512 includes AVX2.
         unsafe { sum_of_eight(_mm256_add_ps(lower(v), upper(v))) }
@@ -303,4 +446,21 @@ unsafe fn lower(v: __m512) -> __m256 {
 unsafe fn upper(v: __m512) -> __m256 {
     // SAFETY: the caller vouches for AVX-512 F.
     unsafe { _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(v))) }
+}
+
+/// `_mm512_dpwssd_epi32`, for which LLVM makes two instructions instead of the one.
+#[inline]
+#[target_feature(enable = "avx512f,avx512vnni")]
+fn multiply_pairs(mut sums: __m512i, a: __m512i, b: __m512i) -> __m512i {
+    // SAFETY: nothing but registers is touched.
+    unsafe {
+        std::arch::asm!(
+            "vpdpwssd {sums}, {a}, {b}",
+            sums = inout(zmm_reg) sums,
+            a = in(zmm_reg) a,
+            b = in(zmm_reg) b,
+            options(pure, nomem, nostack, preserves_flags),
+        );
+    }
+    sums
 }

@@ -8,26 +8,29 @@ use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 
 use super::*;
 use crate::fixtures::{InMemory, all_values, assert_invariant, go_on};
+use crate::weights::DType;
 use crate::weights::table::to_batch;
 use crate::weights::values::encode;
-use crate::weights::{DType, scale_name};
 
 /// A small packed model: a matrix in each dtype, a table, a vector.
 fn tensors() -> Vec<Tensor> {
     let numbers = |n: usize| (0..n).map(|i| (i * 31 % 17) as f32 / 16.0 - 0.5).collect::<Vec<_>>();
     let mut tensors = Vec::new();
-    for (name, dtype, layout) in [
-        ("single.weight", DType::Float32, Layout::Panel16),
-        ("half.weight", DType::Float16, Layout::Panel16),
-        ("byte.weight", DType::Int8, Layout::Panel16),
-        ("table.weight", DType::Float16, Layout::RowMajor),
+    for (name, dtype, packed) in [
+        ("single.weight", DType::Float32, true),
+        ("half.weight", DType::Float16, true),
+        ("word.weight", DType::Int16, true),
+        ("byte.weight", DType::Int8, true),
+        ("table.weight", DType::Float16, false),
     ] {
-        let encoded = encode(numbers(18 * 5), 5, dtype, layout);
+        let encoded = encode(numbers(18 * 5), 5, dtype, packed);
         assert_eq!(encoded.dtype, dtype);
-        let (shape, data) = (vec![18, 5], encoded.data);
+        let (shape, layout, data) = (vec![18, 5], encoded.layout, encoded.data);
         tensors.push(Tensor { name: name.to_owned(), shape, dtype, layout, data });
-        if let Some(scales) = encoded.scales {
-            tensors.push(vector(&scale_name(name), scales));
+        for companion in encoded.companions {
+            let mut tensor = vector(&(companion.name)(name), companion.values);
+            tensor.shape = companion.shape;
+            tensors.push(tensor);
         }
     }
     tensors.push(vector("single.bias", numbers(18)));
@@ -299,9 +302,11 @@ fn dtypes_that_do_not_fit_are_refused() {
 fn names_must_be_unique_and_scales_present() {
     let twice = with_first(|tensor| tensor.name = "half.weight".to_owned());
     assert!(reason(&twice).contains("there twice"));
-    let unscaled: Vec<_> =
-        tensors().into_iter().filter(|t| t.name != "byte.weight.scale").collect();
-    assert!(reason(&file(&batches(&unscaled), 64, None)).contains("no float32 scale"));
+    for missing in ["byte.weight.scale", "word.weight.scale", "word.weight.sum"] {
+        let rest: Vec<_> = tensors().into_iter().filter(|t| t.name != missing).collect();
+        let reason = reason(&file(&batches(&rest), 64, None));
+        assert!(reason.contains("has no float32") && reason.contains(missing), "{reason}");
+    }
 }
 
 #[test]

@@ -1,0 +1,348 @@
+//! The matrix product in integers: rows are quantized as they come, weights are integers in the file.
+//!
+//! Each row of inputs and each row of weights has a scale for every [`BLOCK`] of input features. Within
+//! a block all is exact integer arithmetic, which no order of summation and no instruction set changes;
+//! the blocks' results are scaled and summed in single precision, in ascending order. Scales of rows and
+//! not of tensors are what keeps a text's vector independent of the batch it is computed in.
+#![allow(unsafe_code)]
+
+use super::matmul::{Finish, Rows, RowsMut};
+use super::simd::{LANES, Simd, load_upto};
+use crate::weights::panels::{BLOCK, groups};
+
+/// Rows and columns of the largest tile.
+pub(super) const TILE: usize = 32;
+
+/// A tile's sums.
+pub(super) type Sums = [[i32; TILE]; TILE];
+
+/// A quantized matrix `[out_features, in_features]` in the layout of [`crate::weights::panels`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Quantized<'a, W> {
+    /// Panels, with the input features of each output in groups of [`Element::GROUP`].
+    pub(super) data: &'a [W],
+    /// `[blocks, out_features]`: what an integer stands for.
+    scale: &'a [f32],
+    /// `[blocks, out_features]`: sum of the block's integers.
+    sum: &'a [f32],
+    pub(super) out_features: usize,
+    pub(super) in_features: usize,
+}
+
+impl<'a, W: Element> Quantized<'a, W> {
+    /// # Panics
+    /// If a length is not the one that follows from the shape.
+    pub(super) fn new(
+        data: &'a [W],
+        scale: &'a [f32],
+        sum: &'a [f32],
+        out_features: usize,
+        in_features: usize,
+    ) -> Self {
+        let width = groups(in_features, W::GROUP) * W::GROUP;
+        assert_eq!(data.len(), out_features.next_multiple_of(LANES) * width, "panel length");
+        let blocks = in_features.div_ceil(BLOCK);
+        assert!(scale.len() == blocks * out_features && sum.len() == scale.len(), "scales");
+        Self { data, scale, sum, out_features, in_features }
+    }
+
+    /// Elements from one panel to the next.
+    pub(super) fn panel_len(&self) -> usize {
+        groups(self.in_features, W::GROUP) * W::GROUP * LANES
+    }
+}
+
+/// An integer type of weights, and that of the inputs they are multiplied with.
+pub(super) trait Element: Copy + Default {
+    /// Input features whose products one lane of an instruction sums; four bytes of inputs.
+    const GROUP: usize;
+
+    /// The scale and the zero of inputs between `low` ≤ 0 and `high` ≥ 0.
+    fn range(low: f32, high: f32) -> (f32, f32);
+
+    /// # Safety
+    /// 16 inputs are writable from the `at`th on.
+    unsafe fn store<S: Simd>(simd: S, integers: S::V, to: *mut i32, at: usize);
+
+    /// `sums + a · w` over a group.
+    fn dot<S: Simd>(simd: S, sums: S::I, a: S::I, w: S::I) -> S::I;
+}
+
+/// 12 bits by 12 bits: 384 products of at most 2047² stay below 2³¹.
+impl Element for i16 {
+    const GROUP: usize = 2;
+
+    #[inline(always)]
+    fn range(low: f32, high: f32) -> (f32, f32) {
+        // Not `f32::max`, which would lose a NaN.
+        (if high > -low { high } else { -low } / 2047.0, 0.0)
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(simd: S, integers: S::V, to: *mut i32, at: usize) {
+        // SAFETY: the caller vouches for the room.
+        unsafe { simd.store_i16(integers, to.cast::<i16>().add(at)) }
+    }
+
+    #[inline(always)]
+    fn dot<S: Simd>(simd: S, sums: S::I, a: S::I, w: S::I) -> S::I {
+        simd.dot_pairs(sums, a, w)
+    }
+}
+
+/// Unsigned bytes by signed ones. Inputs are not centred on zero, as after a GELU, and use the whole
+/// range from the lowest to the highest.
+impl Element for i8 {
+    const GROUP: usize = 4;
+
+    #[inline(always)]
+    fn range(low: f32, high: f32) -> (f32, f32) {
+        let scale = (high - low) / 255.0;
+        (scale, if scale > 0.0 { (-low / scale).round_ties_even() } else { 0.0 })
+    }
+
+    #[inline(always)]
+    unsafe fn store<S: Simd>(simd: S, integers: S::V, to: *mut i32, at: usize) {
+        // Both ends may have been rounded outwards.
+        let integers = simd.min(simd.splat(255.0), simd.max(simd.splat(0.0), integers));
+        // SAFETY: the caller vouches for the room.
+        unsafe { simd.store_u8(integers, to.cast::<u8>().add(at)) }
+    }
+
+    #[inline(always)]
+    fn dot<S: Simd>(simd: S, sums: S::I, a: S::I, w: S::I) -> S::I {
+        simd.dot_quads(sums, a, w)
+    }
+}
+
+/// Quantized rows.
+#[derive(Debug, Default)]
+pub(super) struct Inputs {
+    /// Groups, `[rows, stride]`.
+    pub(super) groups: Vec<i32>,
+    pub(super) stride: usize,
+    /// `[rows, blocks]`: scale and zero.
+    ranges: Vec<(f32, f32)>,
+    blocks: usize,
+}
+
+impl Inputs {
+    /// Quantizes rows; as many more as fill the last tile are left as they are.
+    #[inline(always)]
+    pub(super) fn quantize<S: Simd, W: Element>(&mut self, simd: S, rows: Rows<'_>) {
+        self.blocks = rows.width.div_ceil(BLOCK);
+        // Whole lines of 64 bytes, which is what AMX reads.
+        self.stride = (rows.width.div_ceil(W::GROUP)).next_multiple_of(LANES);
+        let len = rows.count.next_multiple_of(LANES) * self.stride;
+        if self.groups.len() < len {
+            self.groups.resize(len, 0);
+        }
+        self.ranges.clear();
+        for row in 0..rows.count {
+            let floats = &rows.data[row * rows.stride..][..rows.width];
+            let groups = &mut self.groups[row * self.stride..][..self.stride];
+            for (block, floats) in floats.chunks(BLOCK).enumerate() {
+                let (low, high) = extremes(simd, floats);
+                let (scale, zero) = W::range(low, high);
+                self.ranges.push((scale, zero));
+                // A NaN of a scale stays in the results whatever the integers are.
+                let inverse = simd.splat(if scale > 0.0 { 1.0 / scale } else { 0.0 });
+                let zero = simd.splat(zero);
+                let first = block * BLOCK;
+                for (i, chunk) in (first..).step_by(LANES).zip(floats.chunks(LANES)) {
+                    // SAFETY: the chunk holds as many floats as are read; a row of groups holds the
+                    // rounded-up number of inputs.
+                    unsafe {
+                        let x = load_upto(simd, chunk.len(), chunk.as_ptr());
+                        let integers = simd.add(simd.round(simd.mul(x, inverse)), zero);
+                        W::store(simd, integers, groups.as_mut_ptr(), i);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The lowest and the highest of some numbers and zero; NaN if one of them is not finite.
+#[inline(always)]
+fn extremes<S: Simd>(simd: S, floats: &[f32]) -> (f32, f32) {
+    let zero = simd.splat(0.0);
+    let (mut low, mut high, mut finite) = (zero, zero, zero);
+    for chunk in floats.chunks(LANES) {
+        // SAFETY: the chunk holds as many floats as are read.
+        let x = unsafe { load_upto(simd, chunk.len(), chunk.as_ptr()) };
+        low = simd.min(low, x);
+        high = simd.max(high, x);
+        finite = simd.mul_add(x, zero, finite);
+    }
+    let finite = simd.sum(finite);
+    (finite - simd.largest(simd.sub(zero, low)), finite + simd.largest(high))
+}
+
+/// `out = finish(a · weightᵀ)`
+///
+/// # Panics
+/// If the shapes do not fit each other.
+#[inline(always)]
+pub(super) fn matmul<S: Simd, W: Element>(
+    simd: S,
+    a: Rows<'_>,
+    weight: Quantized<'_, W>,
+    out: &mut RowsMut<'_>,
+    finish: &impl Finish<S>,
+    inputs: &mut Inputs,
+) {
+    const { assert!(S::TILE_ROWS <= TILE && S::TILE_PANELS * LANES <= TILE) };
+    assert_eq!(a.width, weight.in_features, "input features");
+    assert_eq!(out.width, weight.out_features, "output features");
+    assert_eq!(a.count, out.count, "rows");
+    inputs.quantize::<S, W>(simd, a);
+    let mut sums: Sums = [[0; TILE]; TILE];
+    let row_blocks = a.count.div_ceil(S::TILE_ROWS);
+    for column in (0..out.width).step_by(S::TILE_PANELS * LANES) {
+        let panel_len = weight.panel_len();
+        let panels = &weight.data[column / LANES * panel_len..];
+        let group = (out.width - column).div_ceil(LANES).min(S::TILE_PANELS);
+        for (block, first) in (0..a.width).step_by(BLOCK).enumerate() {
+            let steps = (a.width - first).min(BLOCK).div_ceil(W::GROUP);
+            for row_block in 0..row_blocks {
+                let row = row_block * a.count / row_blocks;
+                let rows = (row_block + 1) * a.count / row_blocks - row;
+                let tile = Tile::<W> {
+                    a: inputs.groups[row * inputs.stride + first / W::GROUP..].as_ptr(),
+                    a_stride: inputs.stride,
+                    panel: panels[first * LANES..].as_ptr(),
+                    panel_stride: panel_len,
+                    steps,
+                };
+                // SAFETY: `quantize` has made `rows` rows of `stride` groups, of which `steps` follow;
+                // `Quantized::new` checked that `group` panels have as many from `first` on.
+                unsafe { tile.run(simd, rows, group, &mut sums) };
+                let place = Place { row, column, rows, columns: group * LANES, block };
+                place.add(simd, &sums, inputs, &weight, out, finish);
+            }
+        }
+    }
+}
+
+/// Where a tile's sums belong.
+pub(super) struct Place {
+    pub(super) row: usize,
+    pub(super) column: usize,
+    pub(super) rows: usize,
+    /// As many as fit into the output, at most.
+    pub(super) columns: usize,
+    pub(super) block: usize,
+}
+
+impl Place {
+    /// Scales a block's sums, adds them to those of the blocks before, and finishes them after the
+    /// last one.
+    #[inline(always)]
+    pub(super) fn add<S: Simd, W: Element>(
+        &self,
+        simd: S,
+        sums: &Sums,
+        inputs: &Inputs,
+        weight: &Quantized<'_, W>,
+        out: &mut RowsMut<'_>,
+        finish: &impl Finish<S>,
+    ) {
+        let &Self { row, column, rows, block, .. } = self;
+        let columns = self.columns.min(out.width - column);
+        let last = block + 1 == inputs.blocks;
+        for c in (0..columns).step_by(LANES) {
+            let n = (columns - c).min(LANES);
+            let at = block * weight.out_features + column + c;
+            let (scales, totals) = (&weight.scale[at..at + n], &weight.sum[at..at + n]);
+            // SAFETY: the slices hold `n` numbers.
+            let (scales, totals) = unsafe {
+                (load_upto(simd, n, scales.as_ptr()), load_upto(simd, n, totals.as_ptr()))
+            };
+            for (r, sums) in sums[..rows].iter().enumerate() {
+                let (scale, zero) = inputs.ranges[(row + r) * inputs.blocks + block];
+                // SAFETY: a row of sums has room for whole panels.
+                let product = unsafe { simd.load_int(sums[c..c + LANES].as_ptr()) };
+                let product = simd.to_float(product);
+                let product = simd.mul_add(simd.splat(-zero), totals, product);
+                let mut v = simd.mul(simd.mul(product, simd.splat(scale)), scales);
+                if block > 0 {
+                    v = simd.add(out.load(simd, row + r, column + c, n), v);
+                }
+                if last {
+                    v = finish.finish(simd, row + r, column + c, v);
+                }
+                out.store(simd, row + r, column + c, n, v);
+            }
+        }
+    }
+}
+
+/// One tile's part of a block.
+struct Tile<W> {
+    a: *const i32,
+    a_stride: usize,
+    panel: *const W,
+    panel_stride: usize,
+    steps: usize,
+}
+
+impl<W: Element> Tile<W> {
+    /// Picks the product of that size.
+    ///
+    /// # Safety
+    /// `rows` rows of `steps` groups are readable at `a`; `panels` panels of as many groups of 16
+    /// outputs are readable at `panel`.
+    #[inline(always)]
+    unsafe fn run<S: Simd>(&self, simd: S, rows: usize, panels: usize, sums: &mut Sums) {
+        macro_rules! pick {
+            ($($r:literal)*) => {
+                match (rows, panels) {
+                    // The constant conditions leave only the sizes that this instruction set uses.
+                    // SAFETY: as this function's.
+                    $(($r, 2) if S::TILE_ROWS >= $r && S::TILE_PANELS >= 2 => unsafe {
+                        self.multiply::<S, $r, 2>(simd, sums)
+                    },
+                    // SAFETY: as this function's.
+                    ($r, 1) if S::TILE_ROWS >= $r => unsafe {
+                        self.multiply::<S, $r, 1>(simd, sums)
+                    },)*
+                    _ => unreachable!("a tile of {rows} rows and {panels} panels"),
+                }
+            };
+        }
+        pick!(1 2 3 4 5 6 7 8 9 10 11 12);
+    }
+
+    /// # Safety
+    /// As [`Self::run`], with `R` rows and `P` panels.
+    // As in the product of floats: nothing but arithmetic in loops over constant ranges.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
+    unsafe fn multiply<S: Simd, const R: usize, const P: usize>(&self, simd: S, out: &mut Sums) {
+        let mut sums = [[simd.splat_int(0); P]; R];
+        for step in 0..self.steps {
+            let mut weights = [simd.splat_int(0); P];
+            for p in 0..P {
+                // SAFETY: `run`'s conditions, with p < P and step < steps.
+                weights[p] = unsafe {
+                    let at = p * self.panel_stride + step * LANES * W::GROUP;
+                    simd.load_int(self.panel.add(at).cast())
+                };
+            }
+            for r in 0..R {
+                // SAFETY: `run`'s conditions, with r < R and step < steps.
+                let a = simd.splat_int(unsafe { *self.a.add(r * self.a_stride + step) });
+                for p in 0..P {
+                    sums[r][p] = W::dot(simd, sums[r][p], a, weights[p]);
+                }
+            }
+        }
+        for r in 0..R {
+            for p in 0..P {
+                // SAFETY: a row of `Sums` holds two panels.
+                unsafe { simd.store_int(sums[r][p], out[r].as_mut_ptr().add(p * LANES)) };
+            }
+        }
+    }
+}
