@@ -25,7 +25,7 @@ from peers.report import report
 from peers.results import MANY, Results
 
 ROOT = Path(__file__).parents[2]
-COUNTS = {"short": 512, "mixed": 128, "long": 48}
+COUNTS = {"short": 384, "mixed": 96, "long": 32}
 SINGLES = {12: 20, 128: 10}
 """How many texts of so many tokens come one by one in a round."""
 
@@ -87,18 +87,22 @@ def main() -> None:
     models = Models(options.home, {"arrow": options.model.absolute(), "source": source})
     bench = Bench(set_up(chosen, models, options.home, results), results)
 
-    for threads in sorted({options.threads, 1}, reverse=True):
-        bench.many(sets, threads, golden() if threads == options.threads else None)
-        bench.one(singles, threads)
-    print("start and memory", flush=True)
-    bench.starts(options.threads)
-    task = "mixed" if "mixed" in sets else options.kinds[0]
-    bench.memory(sets[task][0], task, options.threads)
-
-    page = report(results)
-    (options.home / "results.json").write_text(json.dumps(dataclasses.asdict(results), indent=1))
-    (options.home / "report.md").write_text(page)
-    print(f"\n{page}\nwritten to {options.home}/report.md and results.json")
+    try:
+        for threads in sorted({options.threads, 1}, reverse=True):
+            print(f"threads: {threads}", flush=True)
+            bench.many(sets, threads, golden() if threads == options.threads else None)
+            bench.one(singles, threads)
+        print("start and memory", flush=True)
+        bench.starts(options.threads)
+        task = "mixed" if "mixed" in sets else options.kinds[0]
+        bench.memory(sets[task][0], task, options.threads)
+    finally:
+        # What has been measured until an interruption is worth having, too.
+        page = report(results)
+        raw = json.dumps(dataclasses.asdict(results), indent=1)
+        (options.home / "results.json").write_text(raw)
+        (options.home / "report.md").write_text(page)
+        print(f"\n{page}\nwritten to {options.home}/report.md and results.json")
 
 
 if __name__ == "__main__":

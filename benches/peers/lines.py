@@ -26,7 +26,7 @@ class Line:
     """Batch sizes that are tried; 0 where the engine decides for itself."""
 
 
-BATCHES = (4, 8, 16, 32, 64)
+BATCHES = (4, 8, 16, 32)
 AS_CALLED = "as its users call it"
 A_CORE = "sorted by length, one runtime a core"
 
@@ -48,9 +48,9 @@ LINES = (
          {"file": "model.onnx", "precision": None}, BATCHES),
     Line("OpenVINO int8", "openvino", "openvino", "int8", A_CORE,
          {"file": "model.xml", "precision": None}, BATCHES),
-    Line("fastembed", "fastembed", "onnx/fused", "float32", AS_CALLED, batches=(8, 32, 128)),
+    Line("fastembed", "fastembed", "onnx/fused", "float32", AS_CALLED, batches=(8, 32)),
     Line("sentence-transformers", "sentence-transformers", "source", "float32", AS_CALLED,
-         batches=(8, 32, 128)),
+         batches=(8, 32)),
     Line("llama.cpp F32", "llama-cpp-python", "gguf/all-MiniLM-L6-v2-F32.gguf", "float32",
          AS_CALLED),
     Line("llama.cpp F16", "llama-cpp-python", "gguf/all-MiniLM-L6-v2-F16.gguf", "float16",

@@ -17,7 +17,7 @@ from peers.results import START, Accuracy, Memory, Results, Sample
 
 T = TypeVar("T")
 
-ENOUGH = 20.0
+ENOUGH = 10.0
 """Seconds after which an engine is left out of the later rounds of a task."""
 
 Texts = Mapping[str, tuple[list[str], int]]
@@ -47,7 +47,11 @@ class Engine:
 
 
 class Bench:
-    """Collects results; an engine that fails at a task is noted and left out of the rest of it."""
+    """Collects results.
+
+    An engine that fails is noted and left out of the rest of the task; one that does not open, of
+    everything that follows.
+    """
 
     def __init__(self, engines: list[Engine], results: Results) -> None:
         self._engines = {engine.line.name: engine for engine in engines}
@@ -61,7 +65,7 @@ class Bench:
             if golden is not None:
                 self._each(workers, "golden texts", partial(self._check, golden))
             for task, (passages, tokens) in texts.items():
-                print(f"{threads} threads: {task}", flush=True)
+                print(task, flush=True)
                 self._each(workers, task, partial(self._find_batch, task, passages))
                 samples = {
                     name: Sample(
@@ -76,7 +80,7 @@ class Bench:
         with ExitStack() as stack:
             workers = self._start_all(stack, threads, one=True)
             for task, (passages, tokens) in texts.items():
-                print(f"{threads} threads: {task}", flush=True)
+                print(task, flush=True)
                 samples = {
                     name: Sample(name, task, threads, 1, len(passages), tokens) for name in workers
                 }
@@ -126,7 +130,7 @@ class Bench:
             self._results.about[name] = worker.ask(about=True)
             workers[name] = worker
 
-        self._each(dict(self._engines), "opening", start)
+        self._each(self._engines, "opening", start)
         return workers
 
     def _check(self, golden: Golden, name: str, worker: Worker) -> None:
@@ -138,7 +142,7 @@ class Bench:
         if (name, task) in self._batches:
             return
         sizes = self._engines[name].line.batches
-        some = texts[: max(len(texts) // 4, *sizes)]
+        some = texts[: max(len(texts) // 2, *sizes)]
         if len(sizes) > 1:
             worker.ask(texts=some, batch=sizes[0])
         tried = {size: worker.ask(texts=some, batch=size)["seconds"][0] for size in sizes}
