@@ -18,6 +18,7 @@ AGAINST = (
     (OWN, "best float32 peer"),
     (OWN, "fastembed"),
     (OWN, "sentence-transformers"),
+    (OWN, "OpenVINO default"),
     ("arrowembed int16", OWN),
     ("arrowembed int16", "best int8 peer"),
     ("arrowembed int8", "best int8 peer"),
