@@ -10,12 +10,7 @@ use crate::ops::candle;
 use crate::ops::{Ops, cpu};
 use crate::plan::MicroBatch;
 use crate::threads;
-use crate::tokenize::Tokens;
 use crate::weights::TensorSource;
-
-/// Tokens in a thread's share of a text: with fewer, reading the weights once for each thread and
-/// waiting for one another cost more than is gained.
-const LEAST_SHARE: usize = 16;
 
 /// A thread's own scratch memory for forward passes, reused from one to the next.
 ///
@@ -51,9 +46,16 @@ pub(crate) trait Model: Send + Sync {
         consume: &mut dyn FnMut(&[f32]) -> Result<()>,
     ) -> Result<()>;
 
-    /// The vectors of one text's tokens, `[tokens, hidden_size]`, computed by several threads
-    /// together; `None` where that is not possible now or gains nothing.
-    fn forward_together(&self, _tokens: &Tokens, _hidden_size: usize) -> Option<Result<Vec<f32>>> {
+    /// The same on the calling thread and others together, if that can be done now: where no other call
+    /// needs them.
+    ///
+    /// # Errors
+    /// As for `forward`; `None` if nothing was done.
+    fn forward_together(
+        &self,
+        _batch: &MicroBatch,
+        _consume: &mut dyn FnMut(&[f32]) -> Result<()>,
+    ) -> Option<Result<()>> {
         None
     }
 
@@ -98,30 +100,22 @@ impl Model for OnCpu {
         })
     }
 
-    fn forward_together(&self, tokens: &Tokens, hidden_size: usize) -> Option<Result<Vec<f32>>> {
-        let length = tokens.ids.len();
-        if length < 2 * LEAST_SHARE {
-            return None;
-        }
-        let mut vectors = vec![0.0; length * hidden_size];
-        let places = &mut vectors[..];
-        let done = threads::at_once(
-            |threads| {
-                let size = length.div_ceil(threads.min(length / LEAST_SHARE));
-                let batches = MicroBatch::shares(tokens, size);
-                let members = cpu::team(batches.len());
-                let places = places.chunks_mut(size * hidden_size);
-                members.into_iter().zip(batches).zip(places).collect()
-            },
-            |((member, batch), place)| {
-                CONTEXT.with(|Context(context)| {
-                    let hidden = context.as_member(member, || self.0.forward(context, &batch))?;
-                    place.copy_from_slice(&context.to_host(hidden)?);
-                    Ok(0)
-                })
-            },
-        );
-        done.map(|result| result.map(|()| vectors))
+    fn forward_together(
+        &self,
+        batch: &MicroBatch,
+        consume: &mut dyn FnMut(&[f32]) -> Result<()>,
+    ) -> Option<Result<()>> {
+        let forward = |member, consume: &mut dyn FnMut(&[f32]) -> Result<()>| {
+            CONTEXT.with(|Context(context)| {
+                let hidden = context.as_member(member, || self.0.forward(context, batch))?;
+                consume(&context.to_host(hidden)?)
+            })
+        };
+        threads::at_once(
+            cpu::team,
+            |member| forward(member, consume),
+            |member| forward(member, &mut |_| Ok(())),
+        )
     }
 
     fn mapped(&self) -> bool {

@@ -193,29 +193,33 @@ impl Engine {
             tracing::debug_span!("forward", texts = lengths.len(), tokens = count).entered();
         let width = self.dimensions.hidden_size;
         let mut slots: Vec<Option<T>> = slots.into_iter().map(Some).collect();
-        let budget = budget(count, threads::num_threads()?);
-        let batches = plan(&lengths, budget, max_texts);
-        if let [batch] = &batches[..]
-            && let [i] = batch[..]
-            && let Some(hidden) = self.model.forward_together(&tokens[i], width)
-        {
-            let hidden = hidden?;
-            return slots[i].take().map_or(Ok(()), |slot| write(i, slot, &hidden).map(drop));
-        }
-        let jobs = batches.into_iter().map(|batch| {
-            batch.into_iter().filter_map(|i| Some((i, slots[i].take()?))).collect::<Vec<_>>()
-        });
-        threads::for_each(jobs, monitor, |mut job| {
+        let batches = plan(&lengths, budget(count, threads::num_threads()?), max_texts);
+        let mut jobs: Vec<Vec<(usize, T)>> = batches
+            .into_iter()
+            .map(|batch| batch.into_iter().filter_map(|i| Some((i, slots[i].take()?))).collect())
+            .collect();
+        let compute = |job: &mut Vec<(usize, T)>, together: bool| {
             let batch = MicroBatch::new(job.iter().map(|&(i, _)| &tokens[i]));
             let mut finished = 0;
-            self.model.forward(&batch, &mut |hidden| {
+            let mut consume = |hidden: &[f32]| {
                 for ((i, slot), bounds) in job.drain(..).zip(batch.offsets.windows(2)) {
                     finished += write(i, slot, &hidden[bounds[0] * width..bounds[1] * width])?;
                 }
                 Ok(())
-            })?;
-            Ok(finished)
-        })
+            };
+            let result = if together {
+                self.model.forward_together(&batch, &mut consume)?
+            } else {
+                self.model.forward(&batch, &mut consume)
+            };
+            Some(result.map(|()| finished))
+        };
+        if let [only] = &mut jobs[..]
+            && let Some(result) = compute(only, true)
+        {
+            return result.map(drop);
+        }
+        threads::for_each(jobs, monitor, |mut job| compute(&mut job, false).unwrap_or(Ok(0)))
     }
 
     /// Counts a call and shows the monitor its end.

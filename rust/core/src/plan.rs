@@ -7,13 +7,15 @@
 use crate::tokenize::Tokens;
 
 /// Tokens in a micro-batch, unless one text alone has more. The kernels are as fast with any number
-/// between the two; with more the activations leave the cache, with fewer the weights are read too
-/// often.
-const BUDGET: std::ops::RangeInclusive<usize> = 24..=128;
+/// above 24 or so; with more the activations leave the cache, with fewer the weights are read too often.
+const BUDGET: usize = 128;
 
-/// Tokens for a micro-batch so that a call of few texts still keeps all threads busy.
+/// Tokens for the micro-batches of a call so that no thread is left without one at the end.
 pub(crate) fn budget(tokens: usize, threads: usize) -> usize {
-    tokens.div_ceil(threads).clamp(*BUDGET.start(), *BUDGET.end())
+    match tokens.div_ceil(BUDGET) {
+        0 | 1 => BUDGET,
+        batches => tokens.div_ceil(batches.next_multiple_of(threads)).max(BUDGET / 4),
+    }
 }
 
 /// Sequences laid one after the other, without padding.
@@ -43,25 +45,6 @@ impl MicroBatch {
             batch.offsets.push(batch.ids.len());
         }
         batch
-    }
-
-    /// One sequence in shares of `size` consecutive tokens, each of which keeps its place.
-    pub(crate) fn shares(tokens: &Tokens, size: usize) -> Vec<Self> {
-        let whole = Self::new([tokens]);
-        let part =
-            |values: &[u32], start: usize| values[start..values.len().min(start + size)].to_vec();
-        (0..tokens.ids.len())
-            .step_by(size)
-            .map(|start| {
-                let ids = part(&whole.ids, start);
-                Self {
-                    offsets: vec![0, ids.len()],
-                    ids,
-                    type_ids: part(&whole.type_ids, start),
-                    positions: part(&whole.positions, start),
-                }
-            })
-            .collect()
     }
 }
 
@@ -119,52 +102,12 @@ mod tests {
     }
 
     #[test]
-    fn few_tokens_are_spread_over_the_threads() {
-        assert_eq!(budget(10_000, 2), 128);
-        assert_eq!(budget(100, 2), 50);
-        assert_eq!(budget(30, 2), 24);
-    }
-
-    #[test]
-    fn shares_of_a_sequence_keep_their_places() {
-        let tokens =
-            Tokens { ids: vec![101, 7, 8, 9, 102], type_ids: vec![0, 0, 1, 1, 1], full_length: 5 };
-        let shares = MicroBatch::shares(&tokens, 3);
-        assert_eq!(
-            shares,
-            [
-                MicroBatch {
-                    ids: vec![101, 7, 8],
-                    type_ids: vec![0, 0, 1],
-                    positions: vec![0, 1, 2],
-                    offsets: vec![0, 3],
-                },
-                MicroBatch {
-                    ids: vec![9, 102],
-                    type_ids: vec![1, 1],
-                    positions: vec![3, 4],
-                    offsets: vec![0, 2],
-                },
-            ]
-        );
-    }
-
-    #[test]
-    fn a_micro_batch_says_where_each_sequence_starts() {
-        let tokens = |ids: &[u32]| Tokens {
-            ids: ids.to_vec(),
-            type_ids: vec![0; ids.len()],
-            full_length: ids.len(),
-        };
-        let batch = MicroBatch::new([&tokens(&[101, 7592, 102]), &tokens(&[101, 102])]);
-        assert_eq!(
-            batch,
-            MicroBatch {
-                ids: vec![101, 7592, 102, 101, 102],
-                type_ids: vec![0; 5],
-                positions: vec![0, 1, 2, 0, 1],
-                offsets: vec![0, 3, 5],
-            }
-        );
+    fn tokens_are_spread_evenly_over_the_threads() {
+        assert_eq!(budget(0, 2), 128);
+        assert_eq!(budget(128, 2), 128);
+        assert_eq!(budget(129, 2), 65);
+        assert_eq!(budget(300, 2), 75);
+        assert_eq!(budget(10_000, 2), 125);
+        assert_eq!(budget(200, 64), 32);
     }
 }

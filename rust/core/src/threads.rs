@@ -116,6 +116,8 @@ fn pool() -> Result<Arc<ThreadPool>> {
 /// the monitor's `Break` as [`Error::Interrupted`], ends the call once the jobs under way have ended;
 /// the others are not begun. A panic in `work` goes on in the caller.
 ///
+/// A single job is done on the calling thread where no other call is under way.
+///
 /// Jobs are handed out a few at a time and no worker is kept, so that a short call beside a long one
 /// waits for a few jobs and not for the whole call.
 pub(crate) fn for_each<J: Send>(
@@ -123,28 +125,65 @@ pub(crate) fn for_each<J: Send>(
     monitor: Option<Monitor<'_>>,
     work: impl Fn(J) -> Result<usize> + Sync,
 ) -> Result<()> {
+    let mut jobs = jobs.into_iter();
+    let Some(first) = jobs.next() else { return Ok(()) };
+    let Some(second) = jobs.next() else {
+        // Waking a worker would take longer than many a job.
+        if let Some(_call) = Call::alone() {
+            return work(first).map(drop);
+        }
+        let _call = Call::begin();
+        return run(&*pool()?, [first], monitor, work);
+    };
     let _call = Call::begin();
-    let pool = pool()?;
-    run(&pool, jobs, monitor, work)
+    run(&*pool()?, [first, second].into_iter().chain(jobs), monitor, work)
 }
 
-/// Does `work` on jobs that wait for each other, all at the same time.
+/// Does `first` on the calling thread and at the same time `other` on workers, with jobs that wait for
+/// each other.
 ///
-/// `jobs` is told the number of threads and makes no more jobs than that, each of which must end when
-/// another one is dropped. `None` where there is only one of them, or where the pool serves another
-/// call, behind which a job might stay while the others wait.
+/// `jobs` is told the number of threads and makes as many jobs, the first of which is `first`'s; each
+/// must end when another one is dropped. `None` where the pool serves another call, behind which a job
+/// might stay while the others wait.
 pub(crate) fn at_once<J: Send>(
     jobs: impl FnOnce(usize) -> Vec<J>,
-    work: impl Fn(J) -> Result<usize> + Sync,
+    first: impl FnOnce(J) -> Result<()>,
+    other: impl Fn(J) -> Result<()> + Sync,
 ) -> Option<Result<()>> {
     let _call = Call::alone()?;
+    let threads = match num_threads() {
+        Ok(threads) => threads,
+        Err(error) => return Some(Err(error)),
+    };
+    let mut jobs = jobs(threads).into_iter();
+    let own = jobs.next()?;
+    if jobs.len() == 0 {
+        return Some(first(own));
+    }
     let pool = match pool() {
         Ok(pool) => pool,
         Err(error) => return Some(Err(error)),
     };
-    let jobs = jobs(pool.current_num_threads());
-    let together = (2..=pool.current_num_threads()).contains(&jobs.len());
-    together.then(|| run(&pool, jobs, None, work))
+    let (sender, receiver) = channel();
+    let other = &other;
+    let own = pool.in_place_scope(|scope| {
+        for job in jobs {
+            let sender = sender.clone();
+            scope.spawn(move |_| {
+                // The receiver outlives the scope.
+                let _ = sender.send(catch_unwind(AssertUnwindSafe(|| other(job))));
+            });
+        }
+        first(own)
+    });
+    drop(sender);
+    // A job that ends early interrupts the others: its reason is the one to tell.
+    let mut results = vec![own];
+    for result in receiver {
+        results.push(result.unwrap_or_else(|panic| resume_unwind(panic)));
+    }
+    let reason = results.iter().position(|r| !matches!(r, Ok(()) | Err(Error::Interrupted)));
+    Some(results.swap_remove(reason.unwrap_or(0)))
 }
 
 /// A call that uses the pool, as long as this lives.

@@ -4,9 +4,12 @@
 //! [`super::matmul`]; the scores of a block of queries stay in the second-level cache.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use super::math::exp2;
-use super::matmul::{AsIs, Finish, Panels, Rows, RowsMut, matmul};
+use super::matmul::{AsIs, Finish, Panels, matmul};
 use super::simd::{LANES, Simd, load_upto, store_upto};
+use super::views::{Rows, RowsMut};
 use crate::ops::Heads;
 
 /// Queries whose scores are held at a time.
@@ -21,33 +24,17 @@ pub(super) struct Scratch {
     sums: Vec<f32>,
 }
 
-/// Keys and values of some tokens: rows that hold a key from `key` on and a value from `value` on.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct KeysValues<'a> {
-    pub(super) rows: &'a [f32],
-    pub(super) stride: usize,
-    pub(super) key: usize,
-    pub(super) value: usize,
-}
-
-impl KeysValues<'_> {
-    fn tokens(&self) -> usize {
-        self.rows.len() / self.stride
-    }
-}
-
-/// Attention of some of a sequence's tokens to all of them.
+/// Attention within one sequence.
 #[derive(Debug)]
 pub(super) struct AttentionJob<'a> {
-    /// Rows that begin with a query.
-    pub(super) queries: &'a [f32],
-    pub(super) query_stride: usize,
-    /// The whole sequence, in one or more pieces.
-    pub(super) keys_values: &'a [KeysValues<'a>],
+    /// `[tokens, 3 * heads.count * heads.head_dim]`: queries, keys and values side by side.
+    pub(super) qkv: &'a [f32],
     pub(super) heads: Heads,
+    /// The heads to compute.
+    pub(super) share: Range<usize>,
 }
 
-/// `out` is `[queries, heads.count * heads.head_dim]`.
+/// `out` is `[tokens, heads.count * heads.head_dim]`; only the columns of the heads are written.
 ///
 /// # Panics
 /// If the shapes do not fit each other.
@@ -55,12 +42,16 @@ pub(super) struct AttentionJob<'a> {
 pub(super) fn attention<S: Simd>(
     simd: S,
     job: &AttentionJob<'_>,
-    out: &mut [f32],
+    mut out: RowsMut<'_>,
     scratch: &mut Scratch,
 ) {
     let dim = job.heads.head_dim;
     let width = job.heads.count * dim;
-    let tokens: usize = job.keys_values.iter().map(KeysValues::tokens).sum();
+    let stride = 3 * width;
+    let tokens = out.count;
+    if tokens == 0 {
+        return;
+    }
     let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
     // An odd number of cache lines: with a power of two, rows would compete for the same sets.
     let score_stride = tokens.next_multiple_of(2 * LANES) + LANES;
@@ -68,15 +59,16 @@ pub(super) fn attention<S: Simd>(
     scratch.values.resize(dim.next_multiple_of(LANES) * tokens, 0.0);
     scratch.scores.resize(QUERY_BLOCK * score_stride, 0.0);
     scratch.sums.resize(QUERY_BLOCK, 0.0);
-    for head in (0..width).step_by(dim) {
-        pack_keys(job.keys_values, head, dim, &mut scratch.keys);
-        pack_values(job.keys_values, head, dim, tokens, &mut scratch.values);
+    for head in job.share.clone().map(|head| head * dim) {
+        let keys = job.qkv.chunks_exact(stride).map(|row| &row[width + head..][..dim]);
+        pack_keys(keys, dim, &mut scratch.keys);
+        let values = job.qkv.chunks_exact(stride).map(|row| &row[2 * width + head..][..dim]);
+        pack_values(values, dim, tokens, &mut scratch.values);
         let keys = Panels::new(&scratch.keys, tokens, dim);
         let values = Panels::new(&scratch.values, dim, tokens);
-        let query_blocks = job.queries.chunks(QUERY_BLOCK * job.query_stride);
-        for (queries, out) in query_blocks.zip(out.chunks_mut(QUERY_BLOCK * width)) {
-            let rows = out.len() / width;
-            let queries = Rows::new(&queries[head..], rows, dim, job.query_stride);
+        for first in (0..tokens).step_by(QUERY_BLOCK) {
+            let rows = (tokens - first).min(QUERY_BLOCK);
+            let queries = Rows::new(&job.qkv[first * stride + head..], rows, dim, stride);
             let mut scores = RowsMut::new(&mut scratch.scores, rows, tokens, score_stride);
             matmul(simd, queries, keys, &mut scores, &AsIs);
             for row in 0..rows {
@@ -84,7 +76,7 @@ pub(super) fn attention<S: Simd>(
                 scratch.sums[row] = softmax_without_division(simd, scores, scale);
             }
             let weights = Rows::new(&scratch.scores, rows, tokens, score_stride);
-            let mut out = RowsMut::new(&mut out[head..], rows, dim, width);
+            let mut out = out.part(first..first + rows, head, dim);
             matmul(simd, weights, values, &mut out, &DividedBy(&scratch.sums));
         }
     }
@@ -102,44 +94,37 @@ impl<S: Simd> Finish<S> for DividedBy<'_> {
 
 /// A head's keys as panels of 16 tokens.
 #[inline(always)]
-fn pack_keys(pieces: &[KeysValues<'_>], head: usize, dim: usize, panels: &mut [f32]) {
-    let mut token = 0;
-    for piece in pieces {
-        for row in piece.rows.chunks_exact(piece.stride) {
-            let panel = &mut panels[token / LANES * LANES * dim..][..LANES * dim];
-            let key = &row[piece.key + head..][..dim];
-            for (step, &x) in panel.chunks_exact_mut(LANES).zip(key) {
-                step[token % LANES] = x;
-            }
-            token += 1;
+fn pack_keys<'a>(keys: impl Iterator<Item = &'a [f32]>, dim: usize, panels: &mut [f32]) {
+    let mut count = 0;
+    for (token, key) in keys.enumerate() {
+        let panel = &mut panels[token / LANES * LANES * dim..][..LANES * dim];
+        for (step, &x) in panel.chunks_exact_mut(LANES).zip(key) {
+            step[token % LANES] = x;
         }
+        count = token + 1;
     }
     // What an earlier sequence left behind the last token would only be computed for nothing, but a
     // NaN in it would be slow.
-    let ragged = token % LANES;
+    let ragged = count % LANES;
     if ragged > 0 {
-        let panel = &mut panels[token / LANES * LANES * dim..];
+        let panel = &mut panels[count / LANES * LANES * dim..];
         panel.chunks_exact_mut(LANES).for_each(|step| step[ragged..].fill(0.0));
     }
 }
 
 /// A head's values as panels of 16 dimensions.
 #[inline(always)]
-fn pack_values(
-    pieces: &[KeysValues<'_>],
-    head: usize,
+fn pack_values<'a>(
+    values: impl Iterator<Item = &'a [f32]> + Clone,
     dim: usize,
     tokens: usize,
     panels: &mut [f32],
 ) {
     for (first, panel) in (0..dim).step_by(LANES).zip(panels.chunks_exact_mut(LANES * tokens)) {
         let count = (dim - first).min(LANES);
-        let mut steps = panel.chunks_exact_mut(LANES);
-        for piece in pieces {
-            for (row, step) in piece.rows.chunks_exact(piece.stride).zip(&mut steps) {
-                step[..count].copy_from_slice(&row[piece.value + head + first..][..count]);
-                step[count..].fill(0.0);
-            }
+        for (value, step) in values.clone().zip(panel.chunks_exact_mut(LANES)) {
+            step[..count].copy_from_slice(&value[first..first + count]);
+            step[count..].fill(0.0);
         }
     }
 }

@@ -6,8 +6,9 @@
 //! not of tensors are what keeps a text's vector independent of the batch it is computed in.
 #![allow(unsafe_code)]
 
-use super::matmul::{Finish, Rows, RowsMut};
+use super::matmul::Finish;
 use super::simd::{LANES, Simd, load_upto};
+use super::views::{Rows, RowsMut};
 use crate::weights::panels::{BLOCK, groups};
 
 /// Rows and columns of the largest tile.
@@ -179,7 +180,7 @@ fn extremes<S: Simd>(simd: S, floats: &[f32]) -> (f32, f32) {
     (finite - simd.largest(simd.sub(zero, low)), finite + simd.largest(high))
 }
 
-/// `out = finish(a · weightᵀ)`
+/// `out = finish(a · weightᵀ)`, in the columns that `out` asks for.
 ///
 /// # Panics
 /// If the shapes do not fit each other.
@@ -199,10 +200,11 @@ pub(super) fn matmul<S: Simd, W: Element>(
     inputs.quantize::<S, W>(simd, a);
     let mut sums: Sums = [[0; TILE]; TILE];
     let row_blocks = a.count.div_ceil(S::TILE_ROWS);
-    for column in (0..out.width).step_by(S::TILE_PANELS * LANES) {
+    let end = out.columns.end;
+    for column in out.columns.clone().step_by(S::TILE_PANELS * LANES) {
         let panel_len = weight.panel_len();
         let panels = &weight.data[column / LANES * panel_len..];
-        let group = (out.width - column).div_ceil(LANES).min(S::TILE_PANELS);
+        let group = (end - column).div_ceil(LANES).min(S::TILE_PANELS);
         for (block, first) in (0..a.width).step_by(BLOCK).enumerate() {
             let steps = (a.width - first).min(BLOCK).div_ceil(W::GROUP);
             for row_block in 0..row_blocks {
@@ -249,7 +251,7 @@ impl Place {
         finish: &impl Finish<S>,
     ) {
         let &Self { row, column, rows, block, .. } = self;
-        let columns = self.columns.min(out.width - column);
+        let columns = self.columns.min(out.columns.end - column);
         let last = block + 1 == inputs.blocks;
         for c in (0..columns).step_by(LANES) {
             let n = (columns - c).min(LANES);

@@ -130,14 +130,15 @@ macro_rules! compile_for_each_isa {
 use super::kernels::{
     AttentionJob, AttentionScratch, LinearJob, LinearScratch, NormJob, TableData,
 };
+use super::views::RowsMut;
 
 compile_for_each_isa! {
     /// See [`super::kernels::linear`].
-    fn linear(job: &LinearJob<'_>, out: &mut [f32], scratch: &mut LinearScratch);
+    fn linear(job: &LinearJob<'_>, out: RowsMut<'_>, scratch: &mut LinearScratch);
     /// See [`super::kernels::layer_norm`].
     fn layer_norm(job: &NormJob<'_>, rows: &mut [f32]);
     /// See [`super::kernels::add_embedding`].
     fn add_embedding(table: TableData<'_>, ids: &[u32], rows: &mut [f32]);
     /// See [`super::attention::attention`].
-    fn attention(job: &AttentionJob<'_>, out: &mut [f32], scratch: &mut AttentionScratch);
+    fn attention(job: &AttentionJob<'_>, out: RowsMut<'_>, scratch: &mut AttentionScratch);
 }

@@ -3,17 +3,16 @@
 
 use half::f16;
 
-pub(super) use super::attention::{
-    AttentionJob, KeysValues, Scratch as AttentionScratch, attention,
-};
+pub(super) use super::attention::{AttentionJob, Scratch as AttentionScratch, attention};
 use super::integer::{self, Quantized};
 use super::math::activate;
-use super::matmul::{Finish, Panels, Rows, RowsMut, matmul};
+use super::matmul::{Finish, Panels, matmul};
 pub(super) use super::rows::TableData;
 use super::rows::{add_table_row, layer_norm as layer_norm_row};
 use super::simd::Simd;
 #[cfg(target_arch = "x86_64")]
 use super::tiled;
+use super::views::{Rows, RowsMut};
 use crate::ops::Activation;
 
 /// A matrix of any of the element types.
@@ -54,17 +53,15 @@ pub(super) enum Then<'a> {
     Add(&'a [f32]),
 }
 
-/// `out = then(x · weightᵀ + bias)`
+/// `out = then(x · weightᵀ + bias)`, in the columns that `out` asks for.
 #[inline(always)]
 pub(super) fn linear<S: Simd>(
     simd: S,
     job: &LinearJob<'_>,
-    out: &mut [f32],
+    mut out: RowsMut<'_>,
     scratch: &mut LinearScratch,
 ) {
-    let (columns, rows) = (job.out_features, out.len() / job.out_features);
-    let x = Rows::new(job.x, rows, job.in_features, job.in_features);
-    let mut out = RowsMut::new(out, rows, columns, columns);
+    let x = Rows::new(job.x, out.count, job.in_features, job.in_features);
     match job.weight {
         Weights::Float32(weight) => matmul(simd, x, weight, &mut out, job),
         Weights::Float16(weight) => {

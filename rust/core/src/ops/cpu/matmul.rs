@@ -9,55 +9,12 @@
 
 use half::f16;
 
-use super::simd::{LANES, Simd, load_upto, store_upto};
+use super::simd::{LANES, Simd};
+use super::views::{Rows, RowsMut};
 
 /// Input features of a block: a panel's block of float16 weights (12 KiB) stays in the first-level
 /// cache while the rows pass by.
 const K_BLOCK: usize = 384;
-
-/// Rows of floats at a fixed distance, for example one head's columns of a wider matrix.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Rows<'a> {
-    pub(super) data: &'a [f32],
-    pub(super) stride: usize,
-    pub(super) count: usize,
-    pub(super) width: usize,
-}
-
-impl<'a> Rows<'a> {
-    /// `count` rows of `width` floats, `stride` apart, the first at `data[0]`.
-    ///
-    /// # Panics
-    /// If they do not fit into `data`.
-    pub(super) fn new(data: &'a [f32], count: usize, width: usize, stride: usize) -> Self {
-        assert!(fits(data.len(), count, width, stride), "rows do not fit their memory");
-        Self { data, stride, count, width }
-    }
-}
-
-/// As [`Rows`], to be written.
-#[derive(Debug)]
-pub(super) struct RowsMut<'a> {
-    data: &'a mut [f32],
-    stride: usize,
-    pub(super) count: usize,
-    pub(super) width: usize,
-}
-
-impl<'a> RowsMut<'a> {
-    /// `count` rows of `width` floats, `stride` apart, the first at `data[0]`.
-    ///
-    /// # Panics
-    /// If they do not fit into `data`.
-    pub(super) fn new(data: &'a mut [f32], count: usize, width: usize, stride: usize) -> Self {
-        assert!(fits(data.len(), count, width, stride), "rows do not fit their memory");
-        Self { data, stride, count, width }
-    }
-}
-
-fn fits(len: usize, count: usize, width: usize, stride: usize) -> bool {
-    width <= stride && (count == 0 || (count - 1) * stride + width <= len)
-}
 
 /// A matrix `[out_features, in_features]` in the layout of [`crate::weights::panels`].
 #[derive(Debug, Clone, Copy)]
@@ -123,7 +80,7 @@ impl<S: Simd> Finish<S> for AsIs {
 const MAX_COLUMNS: usize = 2 * LANES;
 const MAX_TILE: usize = 12 * MAX_COLUMNS;
 
-/// `out = finish(a · weightᵀ)`
+/// `out = finish(a · weightᵀ)`, in the columns that `out` asks for.
 ///
 /// # Panics
 /// If the shapes do not fit each other.
@@ -142,33 +99,30 @@ pub(super) fn matmul<S: Simd, W: Weight>(
     assert_eq!(a.count, out.count, "rows");
     let in_features = a.width;
     let row_blocks = a.count.div_ceil(S::TILE_ROWS);
-    for column in (0..out.width).step_by(S::TILE_PANELS * LANES) {
+    let end = out.columns.end;
+    for column in out.columns.clone().step_by(S::TILE_PANELS * LANES) {
         let panel = &weight.data[column * in_features..];
-        let group = (out.width - column).div_ceil(LANES).min(S::TILE_PANELS);
-        let columns = (out.width - column).min(group * LANES);
+        let group = (end - column).div_ceil(LANES).min(S::TILE_PANELS);
+        let columns = (end - column).min(group * LANES);
         for k in (0..in_features).step_by(K_BLOCK) {
             let steps = (in_features - k).min(K_BLOCK);
             for block in 0..row_blocks {
                 // Blocks of nearly equal height: 13 rows are 7 and 6, not 12 and 1.
                 let row = block * a.count / row_blocks;
                 let rows = (block + 1) * a.count / row_blocks - row;
-                let mut out = RowsMut {
-                    data: &mut out.data[row * out.stride + column..],
-                    stride: out.stride,
-                    count: rows,
-                    width: columns,
-                };
+                let mut out = out.part(row..row + rows, column, columns);
+                let (to, out_stride) = out.raw();
                 let mut tile = Tile {
                     a: a.data[row * a.stride + k..].as_ptr(),
                     a_stride: a.stride,
                     panel: panel[k * LANES..].as_ptr(),
                     panel_stride: in_features * LANES,
                     steps,
-                    out: out.data.as_mut_ptr(),
-                    out_stride: out.stride,
+                    out: to,
+                    out_stride,
                     first: k == 0,
                 };
-                // SAFETY: `Rows::new` and `RowsMut::new` checked that rows `row..row + rows` hold
+                // SAFETY: `Rows::new` and `RowsMut::part` checked that rows `row..row + rows` hold
                 // `k..k + steps` inputs and `columns` outputs from `column` on; `Panels::new` checked
                 // that `group` panels from `column` on hold `in_features` steps of 16 weights. A last
                 // panel with less than 16 real columns goes through `padded`, which holds a tile.
@@ -177,10 +131,10 @@ pub(super) fn matmul<S: Simd, W: Weight>(
                         tile.run(simd, rows, group);
                     } else {
                         let mut padded = [0.0; MAX_TILE];
-                        out.copy_to(&mut padded);
+                        out.copy_to(simd, &mut padded);
                         (tile.out, tile.out_stride) = (padded.as_mut_ptr(), MAX_COLUMNS);
                         tile.run(simd, rows, group);
-                        out.copy_from(&padded);
+                        out.copy_from(simd, &padded);
                     }
                 }
                 if k + steps == in_features {
@@ -192,40 +146,26 @@ pub(super) fn matmul<S: Simd, W: Weight>(
 }
 
 impl RowsMut<'_> {
-    fn copy_to(&self, padded: &mut [f32; MAX_TILE]) {
-        let rows = self.data.chunks(self.stride).take(self.count);
-        for (row, padded) in rows.zip(padded.chunks_mut(MAX_COLUMNS)) {
-            padded[..self.width].copy_from_slice(&row[..self.width]);
+    #[inline(always)]
+    fn copy_to<S: Simd>(&self, simd: S, padded: &mut [f32; MAX_TILE]) {
+        for (r, padded) in padded.chunks_exact_mut(MAX_COLUMNS).take(self.count).enumerate() {
+            for c in (0..self.width).step_by(LANES) {
+                let v = self.load(simd, r, c, (self.width - c).min(LANES));
+                // SAFETY: a row of `padded` holds two panels.
+                unsafe { simd.store(v, padded[c..c + LANES].as_mut_ptr()) };
+            }
         }
     }
 
-    fn copy_from(&mut self, padded: &[f32; MAX_TILE]) {
-        let rows = self.data.chunks_mut(self.stride).take(self.count);
-        for (row, padded) in rows.zip(padded.chunks(MAX_COLUMNS)) {
-            row[..self.width].copy_from_slice(&padded[..self.width]);
+    #[inline(always)]
+    fn copy_from<S: Simd>(&mut self, simd: S, padded: &[f32; MAX_TILE]) {
+        for (r, padded) in padded.chunks_exact(MAX_COLUMNS).take(self.count).enumerate() {
+            for c in (0..self.width).step_by(LANES) {
+                // SAFETY: a row of `padded` holds two panels.
+                let v = unsafe { simd.load(padded[c..c + LANES].as_ptr()) };
+                self.store(simd, r, c, (self.width - c).min(LANES), v);
+            }
         }
-    }
-
-    /// Up to 16 outputs of a row.
-    ///
-    /// # Panics
-    /// If they are not all there.
-    #[inline(always)]
-    pub(super) fn load<S: Simd>(&self, simd: S, row: usize, column: usize, n: usize) -> S::V {
-        let out = &self.data[row * self.stride + column..][..n];
-        // SAFETY: the slice holds `n` floats.
-        unsafe { load_upto(simd, n, out.as_ptr()) }
-    }
-
-    /// Writes up to 16 outputs of a row.
-    ///
-    /// # Panics
-    /// If they are not all there.
-    #[inline(always)]
-    pub(super) fn store<S: Simd>(&mut self, simd: S, row: usize, column: usize, n: usize, v: S::V) {
-        let out = &mut self.data[row * self.stride + column..][..n];
-        // SAFETY: the slice holds `n` floats.
-        unsafe { store_upto(simd, n, v, out.as_mut_ptr()) }
     }
 
     /// Finishes a tile whose first element is at (`row`, `column`) of the whole output. Apart from
@@ -234,14 +174,9 @@ impl RowsMut<'_> {
     fn finish<S: Simd>(&mut self, simd: S, row: usize, column: usize, finish: &impl Finish<S>) {
         for r in 0..self.count {
             for c in (0..self.width).step_by(LANES) {
-                let out = &mut self.data[r * self.stride + c..];
-                let n = self.width - c;
-                // SAFETY: `RowsMut::new` checked that `n` floats from here on belong to the row.
-                unsafe {
-                    let v = load_upto(simd, n, out.as_ptr());
-                    let v = finish.finish(simd, row + r, column + c, v);
-                    store_upto(simd, n, v, out.as_mut_ptr());
-                }
+                let n = (self.width - c).min(LANES);
+                let v = finish.finish(simd, row + r, column + c, self.load(simd, r, c, n));
+                self.store(simd, r, c, n, v);
             }
         }
     }

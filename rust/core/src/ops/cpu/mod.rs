@@ -27,21 +27,24 @@ mod team;
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod tiled;
+mod views;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 pub(crate) use isa::Isa;
-use kernels::{
-    AttentionJob, AttentionScratch, KeysValues, LinearJob, LinearScratch, NormJob, Then,
-};
+use kernels::{AttentionJob, AttentionScratch, LinearJob, LinearScratch, NormJob, Then};
 pub(crate) use load::{Cpu, Loader};
 pub(crate) use scratch::Tensor;
 pub(crate) use team::{Member, team};
 
 use super::{Epilogue, Heads, Ops};
 use crate::error::{Error, Result};
+
+/// Output features that a member of a team takes at a time: the width of the widest tile.
+const PANELS: usize = 2 * simd::LANES;
 
 /// A thread's own memory for forward passes, reused from one to the next.
 #[derive(Debug)]
@@ -50,7 +53,7 @@ pub(crate) struct Context {
     pool: scratch::Pool,
     attention: RefCell<AttentionScratch>,
     linear: RefCell<LinearScratch>,
-    /// While this thread computes a share of a text.
+    /// While this thread computes a share of a batch.
     member: RefCell<Option<Member>>,
 }
 
@@ -65,7 +68,7 @@ impl Context {
         }
     }
 
-    /// Runs a forward pass over this member's share of a text.
+    /// Runs a forward pass as a member of a team.
     pub(crate) fn as_member<T>(&self, member: Member, forward: impl FnOnce() -> T) -> T {
         /// Leaves the team however the forward pass ends.
         struct Leave<'a>(&'a RefCell<Option<Member>>);
@@ -79,16 +82,17 @@ impl Context {
         forward()
     }
 
-    fn attend(
-        &self,
-        queries: &[f32],
-        keys_values: &[KeysValues<'_>],
-        heads: Heads,
-        out: &mut [f32],
-    ) {
-        let query_stride = 3 * heads.count * heads.head_dim;
-        let job = AttentionJob { queries, query_stride, keys_values, heads };
-        isa::attention(self.isa, &job, out, &mut self.attention.borrow_mut());
+    /// A tensor for the output of an operation, and this thread's share of `count` parts of it.
+    fn output(&self, rows: usize, width: usize, count: usize) -> (Tensor, Range<usize>) {
+        match &mut *self.member.borrow_mut() {
+            Some(member) => (member.tensor(rows, width), member.share(count)),
+            None => (self.pool.take(rows, width), 0..count),
+        }
+    }
+
+    /// Waits until the others have written their shares too.
+    fn meet(&self) -> Result<()> {
+        self.member.borrow().as_ref().map_or(Ok(()), Member::meet)
     }
 }
 
@@ -105,20 +109,27 @@ impl Ops<Cpu> for Context {
     fn embedding(&self, lookups: &[(&load::Table, &[u32])]) -> Result<Tensor> {
         let (width, tokens) =
             lookups.first().map_or((0, 0), |(table, ids)| (table.width, ids.len()));
-        let mut rows = self.pool.take(tokens, width);
+        let (mut sums, share) = self.output(tokens, width, tokens);
+        let rows = sums.rows_mut(share.clone());
         rows.fill(0.0);
         for (table, ids) in lookups {
             expect("embedding", (tokens, width), (ids.len(), table.width))?;
             table.check(ids)?;
-            isa::add_embedding(self.isa, table.data(), ids, &mut rows);
+            isa::add_embedding(self.isa, table.data(), &ids[share.clone()], rows);
         }
-        Ok(rows)
+        self.meet()?;
+        Ok(sums)
     }
 
     fn layer_norm(&self, mut x: Tensor, norm: &load::Norm) -> Result<Tensor> {
         let job = NormJob { weight: norm.weight(), bias: norm.bias(), epsilon: norm.epsilon };
         expect("layer norm", (x.rows(), job.weight.len()), (x.rows(), x.width()))?;
-        isa::layer_norm(self.isa, &job, &mut x);
+        let share = match &*self.member.borrow() {
+            Some(member) => member.share(x.rows()),
+            None => 0..x.rows(),
+        };
+        isa::layer_norm(self.isa, &job, x.rows_mut(share));
+        self.meet()?;
         Ok(x)
     }
 
@@ -138,7 +149,9 @@ impl Ops<Cpu> for Context {
                 Then::Add(other)
             }
         };
-        let mut out = self.pool.take(x.rows(), weight.out_features);
+        let (columns, panels) = (weight.out_features, weight.out_features.div_ceil(PANELS));
+        let (mut out, share) = self.output(x.rows(), columns, panels);
+        let share = (share.start * PANELS).min(columns)..(share.end * PANELS).min(columns);
         let job = LinearJob {
             x,
             weight: weight.weights(),
@@ -147,7 +160,9 @@ impl Ops<Cpu> for Context {
             bias: weight.bias(),
             then,
         };
-        isa::linear(self.isa, &job, &mut out, &mut self.linear.borrow_mut());
+        let share = out.whole().only(share);
+        isa::linear(self.isa, &job, share, &mut self.linear.borrow_mut());
+        self.meet()?;
         Ok(out)
     }
 
@@ -155,27 +170,15 @@ impl Ops<Cpu> for Context {
         let width = heads.count * heads.head_dim;
         let tokens = offsets.last().copied().unwrap_or(0);
         expect("attention", (tokens, 3 * width), (qkv.rows(), qkv.width()))?;
-        let mut out = self.pool.take(tokens, width);
-        if let Some(member) = &mut *self.member.borrow_mut() {
-            let parts = member.exchange(|part| {
-                part.clear();
-                qkv.chunks_exact(3 * width).for_each(|row| part.extend_from_slice(&row[width..]));
-            })?;
-            let stride = 2 * width;
-            let keys_values: Vec<_> = parts
-                .iter()
-                .map(|part| KeysValues { rows: part, stride, key: 0, value: width })
-                .collect();
-            self.attend(qkv, &keys_values, heads, &mut out);
-            return Ok(out);
-        }
+        let (mut out, share) = self.output(tokens, width, heads.count);
         for bounds in offsets.windows(2) {
-            let rows = &qkv[3 * width * bounds[0]..3 * width * bounds[1]];
-            let stride = 3 * width;
-            let keys_values = [KeysValues { rows, stride, key: width, value: 2 * width }];
-            let out = &mut out[width * bounds[0]..width * bounds[1]];
-            self.attend(rows, &keys_values, heads, out);
+            let qkv = &qkv[3 * width * bounds[0]..3 * width * bounds[1]];
+            let job = AttentionJob { qkv, heads, share: share.clone() };
+            let mut whole = out.whole();
+            let out = whole.part(bounds[0]..bounds[1], 0, width);
+            isa::attention(self.isa, &job, out, &mut self.attention.borrow_mut());
         }
+        self.meet()?;
         Ok(out)
     }
 

@@ -1,93 +1,177 @@
-//! One text on several threads: each member of a team takes a share of the rows.
+//! One text on several threads: each member of a team takes a share of the columns.
 //!
-//! All operations but attention treat rows one by one, so members meet only there, once a layer: each
-//! leaves its keys and values for the others and waits until all have. The rows are computed exactly
-//! as one thread alone would.
+//! All members go through the same forward pass at the same time. Each computes its share of an
+//! operation's output, which lies in memory that all see, and waits until the others have done theirs.
+//! An output's sum is the one that a thread alone would compute, so the bits are too.
+#![allow(unsafe_code)]
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::cell::UnsafeCell;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::scratch::{Line, Tensor};
 use crate::error::{Error, Result};
+use crate::process::PerProcess;
+
+/// How often a member looks whether the others have come before it sleeps: some tens of microseconds,
+/// longer than an operation of a short text and shorter than it would take to be woken.
+const LOOKS: usize = 10_000;
 
 /// What the members share during one forward pass.
 #[derive(Debug)]
 struct Team {
-    meeting: Mutex<Meeting>,
-    met: Condvar,
-    /// Each member's keys and values. There are two sets, used in turns: when a set is written again,
-    /// a meeting has passed since it was last read.
-    sets: [Vec<RwLock<Vec<f32>>>; 2],
+    size: usize,
+    /// Members that have come to the present meeting.
+    present: AtomicUsize,
+    /// Meetings so far.
+    held: AtomicUsize,
+    /// A member has left; whoever still waits would wait for ever.
+    over: AtomicBool,
+    /// For those who sleep until a meeting is held.
+    sleeping: Mutex<()>,
+    woken: Condvar,
+    tensors: Mutex<Tensors>,
 }
 
+/// The tensors that have been shared, in the order in which all members ask for them.
 #[derive(Debug, Default)]
-struct Meeting {
-    /// Meetings so far.
-    held: usize,
-    waiting: usize,
-    /// A member has left; whoever still waits would wait for ever.
-    over: bool,
+struct Tensors {
+    buffers: Vec<Arc<Shared>>,
+    /// For each that was asked for, its place among the buffers.
+    places: Vec<usize>,
 }
+
+/// Memory that the members write in turns, or at the same time in different places.
+#[derive(Debug, Default)]
+pub(super) struct Shared(UnsafeCell<Vec<Line>>);
+
+// SAFETY: between two meetings a member writes only its own share of a tensor, and reads only tensors
+// that were finished before the last meeting (`Context`'s operations see to both).
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub(super) fn as_ptr(&self) -> *mut f32 {
+        // SAFETY: the vector itself is only changed by `Arc::get_mut`, when nobody else has it.
+        unsafe { (*self.0.get()).as_ptr().cast_mut().cast() }
+    }
+}
+
+/// Buffers of the last team, for the next one.
+static BUFFERS: PerProcess<Mutex<Vec<Arc<Shared>>>> = PerProcess::new();
 
 /// A thread's place in a team.
 #[derive(Debug)]
 pub(crate) struct Member {
     team: Arc<Team>,
     index: usize,
-    layer: usize,
+    /// Tensors that this member has asked for.
+    asked: usize,
 }
 
-/// The members of a new team, in the order of their rows.
+/// The members of a new team.
 pub(crate) fn team(size: usize) -> Vec<Member> {
-    let set = || (0..size).map(|_| RwLock::default()).collect();
-    let team =
-        Arc::new(Team { meeting: Mutex::default(), met: Condvar::new(), sets: [set(), set()] });
-    (0..size).map(|index| Member { team: Arc::clone(&team), index, layer: 0 }).collect()
+    let team = Arc::new(Team {
+        size,
+        present: AtomicUsize::new(0),
+        held: AtomicUsize::new(0),
+        over: AtomicBool::new(false),
+        sleeping: Mutex::default(),
+        woken: Condvar::new(),
+        tensors: Mutex::new(Tensors {
+            buffers: std::mem::take(&mut lock(BUFFERS.get_or_init(Mutex::default))),
+            places: Vec::new(),
+        }),
+    });
+    (0..size).map(|index| Member { team: Arc::clone(&team), index, asked: 0 }).collect()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Member {
-    /// Gives this member's keys and values to the others, and returns everybody's in order.
+    /// This member's share of `count` things.
+    pub(super) fn share(&self, count: usize) -> Range<usize> {
+        self.index * count / self.team.size..(self.index + 1) * count / self.team.size
+    }
+
+    /// The next tensor that all members write together, with arbitrary contents.
+    ///
+    /// Whoever asks must [`meet`](Self::meet) before asking again.
+    pub(super) fn tensor(&mut self, rows: usize, width: usize) -> Tensor {
+        let mut guard = lock(&self.team.tensors);
+        let tensors = &mut *guard;
+        let place = match tensors.places.get(self.asked) {
+            Some(&place) => place,
+            None => {
+                // The first to ask. A buffer that only this list knows is read by no member: each took
+                // it before the meeting after which the others could have let it go.
+                let lines = (rows * width).div_ceil(Line::FLOATS);
+                let free = tensors.buffers.iter_mut().position(|b| Arc::get_mut(b).is_some());
+                let place = free.unwrap_or_else(|| {
+                    tensors.buffers.push(Arc::default());
+                    tensors.buffers.len() - 1
+                });
+                if let Some(Shared(buffer)) = Arc::get_mut(&mut tensors.buffers[place])
+                    && buffer.get_mut().len() < lines
+                {
+                    buffer.get_mut().resize(lines, Line::default());
+                }
+                tensors.places.push(place);
+                place
+            }
+        };
+        self.asked += 1;
+        Tensor::shared(Arc::clone(&tensors.buffers[place]), rows, width)
+    }
+
+    /// Waits until all members are here. What they wrote before can then be read.
     ///
     /// # Errors
     /// [`Error::Interrupted`] if a member has left.
-    pub(super) fn exchange(
-        &mut self,
-        write: impl FnOnce(&mut Vec<f32>),
-    ) -> Result<Vec<RwLockReadGuard<'_, Vec<f32>>>> {
-        let set = &self.team.sets[self.layer % 2];
-        self.layer += 1;
-        write(&mut set[self.index].write().unwrap_or_else(PoisonError::into_inner));
-        self.team.meet()?;
-        Ok(set.iter().map(|part| part.read().unwrap_or_else(PoisonError::into_inner)).collect())
+    pub(super) fn meet(&self) -> Result<()> {
+        let team = &*self.team;
+        let this = team.held.load(Ordering::Acquire);
+        if team.present.fetch_add(1, Ordering::AcqRel) + 1 == team.size {
+            team.present.store(0, Ordering::Relaxed);
+            team.held.store(this + 1, Ordering::Release);
+            drop(lock(&team.sleeping));
+            team.woken.notify_all();
+            return Ok(());
+        }
+        for _ in 0..LOOKS {
+            if team.held.load(Ordering::Acquire) != this {
+                return Ok(());
+            }
+            if team.over.load(Ordering::Acquire) {
+                break;
+            }
+            std::hint::spin_loop();
+        }
+        let mut sleeping = lock(&team.sleeping);
+        while team.held.load(Ordering::Acquire) == this && !team.over.load(Ordering::Acquire) {
+            sleeping = team.woken.wait(sleeping).unwrap_or_else(PoisonError::into_inner);
+        }
+        // Members leave after the last meeting too, when it has long been held.
+        if team.held.load(Ordering::Acquire) == this { Err(Error::Interrupted) } else { Ok(()) }
     }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.team.lock().over = true;
-        self.team.met.notify_all();
+        self.team.over.store(true, Ordering::Release);
+        drop(lock(&self.team.sleeping));
+        self.team.woken.notify_all();
     }
 }
 
-impl Team {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Meeting> {
-        self.meeting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until all members are here.
-    fn meet(&self) -> Result<()> {
-        let mut meeting = self.lock();
-        let this = meeting.held;
-        meeting.waiting += 1;
-        if meeting.waiting == self.sets[0].len() {
-            meeting.waiting = 0;
-            meeting.held += 1;
-            self.met.notify_all();
-            return Ok(());
-        }
-        while meeting.held == this && !meeting.over {
-            meeting = self.met.wait(meeting).unwrap_or_else(PoisonError::into_inner);
-        }
-        // Members leave after the last meeting too, when it has long been held.
-        if meeting.held == this { Err(Error::Interrupted) } else { Ok(()) }
+impl Drop for Team {
+    fn drop(&mut self) {
+        let tensors = self.tensors.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let mut buffers = lock(BUFFERS.get_or_init(Mutex::default));
+        // Of several teams the last one's are enough.
+        *buffers = std::mem::take(&mut tensors.buffers);
     }
 }
 
@@ -96,18 +180,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn everybody_gets_everything_every_time() {
+    fn everybody_sees_what_everybody_wrote() {
         let size = 3;
         std::thread::scope(|scope| {
             for mut member in team(size) {
                 scope.spawn(move || {
-                    for layer in 0..100 {
-                        let own = (layer * size + member.index) as f32;
-                        let parts = member.exchange(|part| *part = vec![own]).unwrap();
-                        let found: Vec<f32> = parts.iter().map(|part| part[0]).collect();
-                        let expected: Vec<f32> =
-                            (0..size).map(|i| (layer * size + i) as f32).collect();
-                        assert_eq!(found, expected);
+                    let mut last: Option<Tensor> = None;
+                    for round in 0..200 {
+                        let mut tensor = member.tensor(size, 5);
+                        let share = member.share(size);
+                        let own = (round * size + member.index) as f32;
+                        tensor.rows_mut(share).fill(own);
+                        member.meet().unwrap();
+                        let expected = |round: usize| -> Vec<f32> {
+                            (0..size * 5).map(|i| (round * size + i / 5) as f32).collect()
+                        };
+                        assert_eq!(tensor[..], expected(round));
+                        // The one before is still what it was: its memory has not been given away.
+                        if let Some(last) = last.replace(tensor) {
+                            assert_eq!(last[..], expected(round - 1));
+                        }
                     }
                 });
             }
@@ -115,10 +207,16 @@ mod tests {
     }
 
     #[test]
+    fn shares_are_all_there_is() {
+        let members = team(3);
+        let shares: Vec<usize> = members.iter().flat_map(|member| member.share(10)).collect();
+        assert_eq!(shares, (0..10).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn nobody_waits_for_one_that_has_left() {
         let mut members = team(2);
         drop(members.pop());
-        let result = members[0].exchange(|_| {});
-        assert!(matches!(result, Err(Error::Interrupted)));
+        assert!(matches!(members[0].meet(), Err(Error::Interrupted)));
     }
 }

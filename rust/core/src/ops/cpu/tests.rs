@@ -4,10 +4,9 @@ use half::f16;
 use proptest::prelude::*;
 
 use super::isa::{self, Isa};
-use super::kernels::{
-    AttentionJob, AttentionScratch, KeysValues, LinearJob, LinearScratch, NormJob, Then,
-};
+use super::kernels::{AttentionJob, AttentionScratch, LinearJob, LinearScratch, NormJob, Then};
 use super::load::{self, Loader};
+use super::views::RowsMut;
 use crate::fixtures::InMemory;
 use crate::ops::{Activation, Heads, LinearSpec, Load};
 use crate::weights::DType;
@@ -139,7 +138,7 @@ proptest! {
             };
             for isa in Isa::available() {
                 let mut found = vec![f32::NAN; rows * out];
-                isa::linear(isa, &job, &mut found, &mut LinearScratch::default());
+                isa::linear(isa, &job, RowsMut::new(&mut found, rows, out, out), &mut LinearScratch::default());
                 // With AMX, the product of the lower parts is left out.
                 let tolerance = match (isa.name(), dtype) {
                     ("amx", DType::Int16) => 2e-3,
@@ -157,7 +156,7 @@ proptest! {
                         ..job
                     };
                     let mut alone = vec![f32::NAN; out];
-                    isa::linear(isa, &job, &mut alone, &mut LinearScratch::default());
+                    isa::linear(isa, &job, RowsMut::new(&mut alone, 1, out, out), &mut LinearScratch::default());
                     prop_assert_eq!(&alone, &found[r * out..(r + 1) * out], "{} row {}", isa.name(), r);
                 }
             }
@@ -198,29 +197,23 @@ proptest! {
         for isa in Isa::available() {
             let scratch = &mut AttentionScratch::default();
             let mut whole = None;
-            // Whole, in pieces with shares of the queries, as a team computes it, and whole again in
-            // used scratch memory.
-            for pieces in [1, 2, 3, 1] {
+            // All heads at once, in shares as a team computes them, and at once again in used scratch
+            // memory.
+            for shares in [1, 2, 3, 1] {
                 let mut found = vec![f32::NAN; tokens * width];
                 for bounds in offsets.windows(2) {
-                    let rows = &qkv[bounds[0] * 3 * width..bounds[1] * 3 * width];
-                    let share = (bounds[1] - bounds[0]).div_ceil(pieces).max(1);
-                    let stride = 3 * width;
-                    let keys_values: Vec<_> = rows
-                        .chunks(share * stride)
-                        .map(|rows| KeysValues { rows, stride, key: width, value: 2 * width })
-                        .collect();
-                    let out = &mut found[bounds[0] * width..bounds[1] * width];
-                    let shares = rows.chunks(share * stride).zip(out.chunks_mut(share * width));
-                    for (queries, out) in shares {
-                        let keys_values = &keys_values;
-                        let job = AttentionJob { queries, query_stride: stride, keys_values, heads };
+                    let qkv = &qkv[bounds[0] * 3 * width..bounds[1] * 3 * width];
+                    for i in 0..shares {
+                        let share = i * count / shares..(i + 1) * count / shares;
+                        let job = AttentionJob { qkv, heads, share };
+                        let mut out = RowsMut::new(&mut found, tokens, width, width);
+                        let out = out.part(bounds[0]..bounds[1], 0, width);
                         isa::attention(isa, &job, out, scratch);
                     }
                 }
                 assert_close(isa, &found, &expected, 2e-5);
                 let whole = whole.get_or_insert_with(|| found.clone());
-                prop_assert_eq!(&found, whole, "{} in {} pieces", isa.name(), pieces);
+                prop_assert_eq!(&found, whole, "{} in {} shares", isa.name(), shares);
             }
         }
     }
@@ -292,7 +285,8 @@ fn activated(isa: Isa, kind: Activation, x: &[f32]) -> Vec<f32> {
         then: Then::Activate(kind),
     };
     let mut out = vec![0.0; x.len()];
-    isa::linear(isa, &job, &mut out, &mut LinearScratch::default());
+    let view = RowsMut::new(&mut out, x.len(), 1, 1);
+    isa::linear(isa, &job, view, &mut LinearScratch::default());
     out
 }
 

@@ -13,8 +13,9 @@ use half::f16;
 
 use super::amx::{Amx, Block, TILE, byte_product, split_product, two_byte_product};
 use super::integer::{Inputs, Place, Quantized, Sums};
-use super::matmul::{Finish, Panels, Rows, RowsMut};
+use super::matmul::{Finish, Panels};
 use super::simd::{LANES, Simd};
+use super::views::{Rows, RowsMut};
 use crate::weights::panels::BLOCK;
 
 /// k of one step, in bfloat16 and in bytes.
@@ -36,7 +37,7 @@ pub(super) struct Scratch {
     w: Vec<Tile>,
 }
 
-/// `out = finish(a · weightᵀ)`
+/// `out = finish(a · weightᵀ)`, in the columns that `out` asks for.
 ///
 /// # Panics
 /// If the shapes do not fit each other.
@@ -57,11 +58,12 @@ pub(super) fn matmul<S: Simd>(
     split_rows(a, steps, &mut scratch.a);
     let panel = LANES * a.width;
     let mut block: Block = [[0.0; 2 * LANES]; 2 * TILE_ROWS];
-    for (pair, panels) in weight.data.chunks(2 * panel).enumerate() {
-        let column = pair * 2 * LANES;
-        let columns = (out.width - column).min(2 * LANES);
-        split_panel(&panels[..panel], steps, &mut scratch.w, 0);
-        split_panel(&panels[panel..], steps, &mut scratch.w, 2);
+    let end = out.columns.end;
+    for column in out.columns.clone().step_by(2 * LANES) {
+        let columns = (end - column).min(2 * LANES);
+        let mut panels = weight.data[column / LANES * panel..].chunks(panel);
+        split_panel(panels.next().unwrap_or_default(), steps, &mut scratch.w, 0);
+        split_panel(panels.next().unwrap_or_default(), steps, &mut scratch.w, 2);
         for first in (0..row_tiles).step_by(2) {
             let tiles = &scratch.a[2 * steps * first..][..2 * steps * (row_tiles - first).min(2)];
             let more = (row_tiles - first > 1).then(|| tiles[2 * steps..].as_ptr().cast());
@@ -205,8 +207,8 @@ pub(super) fn matmul_int8<S: Simd>(
     scratch.reserve(0, 2 * BLOCK.div_ceil(BYTES));
     let mut sums: Sums = [[0; 2 * LANES]; 2 * TILE_ROWS];
     let panel_len = weight.panel_len();
-    for (pair, panels) in weight.data.chunks(2 * panel_len).enumerate() {
-        let column = pair * 2 * LANES;
+    for column in out.columns.clone().step_by(2 * LANES) {
+        let panels = &weight.data[column / LANES * panel_len..];
         for (block, first) in (0..a.width).step_by(BLOCK).enumerate() {
             let bytes = (a.width - first).min(BLOCK).next_multiple_of(4);
             let steps = bytes.div_ceil(BYTES);
@@ -264,8 +266,8 @@ pub(super) fn matmul_int16<S: Simd>(
     split_inputs(inputs, a, stride, &mut scratch.a);
     let mut sums: Sums = [[0; 2 * LANES]; 2 * TILE_ROWS];
     let panel_len = weight.panel_len();
-    for (panel, data) in weight.data.chunks(panel_len).enumerate() {
-        let column = panel * LANES;
+    for column in out.columns.clone().step_by(LANES) {
+        let data = &weight.data[column / LANES * panel_len..];
         for (block, first) in (0..a.width).step_by(BLOCK).enumerate() {
             let width = (a.width - first).min(BLOCK).next_multiple_of(2);
             let steps = width.div_ceil(BYTES);
