@@ -7,6 +7,7 @@
 
 use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
+use std::marker::PhantomData;
 use std::sync::OnceLock;
 
 /// Bytes of a tile.
@@ -62,20 +63,44 @@ static ALL_TILES: Configuration = {
     Configuration(bytes)
 };
 
+/// The eight tiles in use by this thread. Outside of this, a task switch has nothing of them to save.
+#[derive(Debug)]
+pub(super) struct Tiles(PhantomData<*const ()>);
+
+impl Amx {
+    /// Makes the tiles ready for this thread.
+    #[inline(always)]
+    pub(super) fn tiles(self) -> Tiles {
+        // SAFETY: `Amx` is proof of the instruction, and the configuration is a valid one.
+        unsafe {
+            asm!("ldtilecfg [{}]", in(reg) &raw const ALL_TILES, options(nostack, readonly));
+        }
+        Tiles(PhantomData)
+    }
+}
+
+impl Drop for Tiles {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // SAFETY: whoever made this had an `Amx`.
+        unsafe { asm!("tilerelease", options(nostack, nomem)) }
+    }
+}
+
 /// Two by two tiles of floats.
 pub(super) type Block = [[f32; 32]; 32];
 
-/// The product of 32 or 16 rows with 32 columns, all of k: `out[32][32] = a · w`.
+/// The product of 32 or 16 rows with 32 columns, added to what there is: `out[32][32] += a · w`.
 ///
 /// Each number is the sum of two bfloat16, its `high` and `low` part; low times low is left out. For
 /// every step of 32 k, `a` has a tile of high and one of low parts, and `w` has those of the first 16
-/// columns and then those of the second. `out` is overwritten.
+/// columns and then those of the second.
 ///
 /// # Safety
 /// `a`, and `more` where there are 32 rows, hold `2 * steps` tiles; `w` holds `4 * steps`.
 #[inline(always)]
 pub(super) unsafe fn split_product(
-    _: Amx,
+    _: &mut Tiles,
     steps: usize,
     a: *const u8,
     more: Option<*const u8>,
@@ -83,15 +108,16 @@ pub(super) unsafe fn split_product(
     out: &mut Block,
 ) {
     debug_assert!(steps > 0);
-    // The whole life of the tiles is within one block, from configuration to release: the compiler
-    // knows nothing of them, and a task switch outside saves nothing.
+    // What is in the tiles lives within one block: the compiler knows nothing of them.
     if let Some(more) = more {
-        // SAFETY: `Amx` is proof of the instructions; the caller vouches for what is read, and what is
+        // SAFETY: `Tiles` is proof of the instructions and of their configuration; the caller vouches for what is read, and what is
         // written are four tiles in rows of 128 bytes.
         unsafe {
             asm!(
-                "ldtilecfg [{config}]",
-                "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                "tileloadd tmm0, [{out} + {row}]",
+                "tileloadd tmm1, [{out} + {row} + 64]",
+                "tileloadd tmm2, [{out} + {row} + 2048]",
+                "tileloadd tmm3, [{out} + {row} + 2112]",
                 "2:",
                 "tileloadd tmm6, [{w} + {line}]",
                 "tileloadd tmm4, [{a} + {line} + 1024]",
@@ -122,8 +148,6 @@ pub(super) unsafe fn split_product(
                 "tilestored [{out} + {row} + 64], tmm1",
                 "tilestored [{out} + {row} + 2048], tmm2",
                 "tilestored [{out} + {row} + 2112], tmm3",
-                "tilerelease",
-                config = in(reg) &raw const ALL_TILES,
                 line = in(reg) 64_usize,
                 row = in(reg) 128_usize,
                 a = inout(reg) a => _,
@@ -140,8 +164,8 @@ pub(super) unsafe fn split_product(
         // SAFETY: as above, with two tiles.
         unsafe {
             asm!(
-                "ldtilecfg [{config}]",
-                "tilezero tmm0", "tilezero tmm1",
+                "tileloadd tmm0, [{out} + {row}]",
+                "tileloadd tmm1, [{out} + {row} + 64]",
                 "2:",
                 "tileloadd tmm6, [{w} + {line}]",
                 "tileloadd tmm5, [{a} + {line} + 1024]",
@@ -161,8 +185,6 @@ pub(super) unsafe fn split_product(
                 "jnz 2b",
                 "tilestored [{out} + {row}], tmm0",
                 "tilestored [{out} + {row} + 64], tmm1",
-                "tilerelease",
-                config = in(reg) &raw const ALL_TILES,
                 line = in(reg) 64_usize,
                 row = in(reg) 128_usize,
                 a = inout(reg) a => _,
@@ -187,7 +209,7 @@ pub(super) unsafe fn split_product(
 /// at each of `w`.
 #[inline(always)]
 pub(super) unsafe fn byte_product(
-    _: Amx,
+    _: &mut Tiles,
     steps: usize,
     a: [*const u8; 2],
     stride: usize,
@@ -195,11 +217,10 @@ pub(super) unsafe fn byte_product(
     out: &mut [[i32; 32]; 32],
 ) {
     debug_assert!(steps > 0);
-    // SAFETY: `Amx` is proof of the instructions; the caller vouches for what is read, and what is
+    // SAFETY: `Tiles` is proof of the instructions and of their configuration; the caller vouches for what is read, and what is
     // written are four tiles in rows of 128 bytes.
     unsafe {
         asm!(
-            "ldtilecfg [{config}]",
             "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
             "2:",
             "tileloadd tmm6, [{w0} + {line}]",
@@ -220,8 +241,6 @@ pub(super) unsafe fn byte_product(
             "tilestored [{out} + {row} + 64], tmm1",
             "tilestored [{out} + {row} + 2048], tmm2",
             "tilestored [{out} + {row} + 2112], tmm3",
-            "tilerelease",
-            config = in(reg) &raw const ALL_TILES,
             line = in(reg) 64_usize,
             row = in(reg) 128_usize,
             stride = in(reg) stride,
@@ -249,7 +268,7 @@ pub(super) unsafe fn byte_product(
 /// behind it, and `2 * steps` tiles at `w`.
 #[inline(always)]
 pub(super) unsafe fn two_byte_product(
-    _: Amx,
+    _: &mut Tiles,
     steps: usize,
     a: [*const u8; 2],
     (stride, low): (usize, usize),
@@ -260,7 +279,6 @@ pub(super) unsafe fn two_byte_product(
     // SAFETY: as in `byte_product`.
     unsafe {
         asm!(
-            "ldtilecfg [{config}]",
             "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
             "2:",
             "tileloadd tmm6, [{w} + {line}]",
@@ -288,8 +306,6 @@ pub(super) unsafe fn two_byte_product(
             "tilestored [{out} + {row} + 64], tmm1",
             "tilestored [{out} + {row} + 2048], tmm2",
             "tilestored [{out} + {row} + 2112], tmm3",
-            "tilerelease",
-            config = in(reg) &raw const ALL_TILES,
             line = in(reg) 64_usize,
             row = in(reg) 128_usize,
             stride = in(reg) stride,

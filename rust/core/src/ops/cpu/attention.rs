@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::math::exp2;
 use super::matmul::{AsIs, Finish, Panels, matmul};
-use super::simd::{LANES, Simd, load_upto, store_upto};
+use super::simd::{LANES, Simd};
 use super::views::{Rows, RowsMut};
 use crate::ops::Heads;
 
@@ -53,9 +53,10 @@ pub(super) fn attention<S: Simd>(
         return;
     }
     let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
+    let padded = tokens.next_multiple_of(LANES);
     // An odd number of cache lines: with a power of two, rows would compete for the same sets.
-    let score_stride = tokens.next_multiple_of(2 * LANES) + LANES;
-    scratch.keys.resize(tokens.next_multiple_of(LANES) * dim, 0.0);
+    let score_stride = padded.next_multiple_of(2 * LANES) + LANES;
+    scratch.keys.resize(padded * dim, 0.0);
     scratch.values.resize(dim.next_multiple_of(LANES) * tokens, 0.0);
     scratch.scores.resize(QUERY_BLOCK * score_stride, 0.0);
     scratch.sums.resize(QUERY_BLOCK, 0.0);
@@ -64,15 +65,16 @@ pub(super) fn attention<S: Simd>(
         pack_keys(keys, dim, &mut scratch.keys);
         let values = job.qkv.chunks_exact(stride).map(|row| &row[2 * width + head..][..dim]);
         pack_values(values, dim, tokens, &mut scratch.values);
-        let keys = Panels::new(&scratch.keys, tokens, dim);
+        let keys = Panels::new(&scratch.keys, padded, dim);
         let values = Panels::new(&scratch.values, dim, tokens);
         for first in (0..tokens).step_by(QUERY_BLOCK) {
             let rows = (tokens - first).min(QUERY_BLOCK);
             let queries = Rows::new(&job.qkv[first * stride + head..], rows, dim, stride);
-            let mut scores = RowsMut::new(&mut scratch.scores, rows, tokens, score_stride);
+            let mut scores = RowsMut::new(&mut scratch.scores, rows, padded, score_stride);
             matmul(simd, queries, keys, &mut scores, &AsIs);
             for row in 0..rows {
-                let scores = &mut scratch.scores[row * score_stride..][..tokens];
+                let scores = &mut scratch.scores[row * score_stride..][..padded];
+                scores[tokens..].fill(f32::NEG_INFINITY);
                 scratch.sums[row] = softmax_without_division(simd, scores, scale);
             }
             let weights = Rows::new(&scratch.scores, rows, tokens, score_stride);
@@ -129,20 +131,18 @@ fn pack_values<'a>(
     }
 }
 
-/// Replaces scores by `2^(scale * (score - largest))` and returns their sum.
+/// Replaces scores, a multiple of 16, by `2^(scale * (score - largest))` and returns their sum.
 #[inline(always)]
 fn softmax_without_division<S: Simd>(simd: S, scores: &mut [f32], scale: f32) -> f32 {
-    let whole = scores.len() / LANES * LANES;
     let mut largest = simd.splat(f32::NEG_INFINITY);
-    for chunk in scores[..whole].chunks_exact(LANES) {
+    for chunk in scores.chunks_exact(LANES) {
         // SAFETY: the chunk holds 16 floats.
         largest = simd.max(largest, unsafe { simd.load(chunk.as_ptr()) });
     }
-    let largest = scores[whole..].iter().copied().fold(simd.largest(largest), f32::max);
     let scale_v = simd.splat(scale);
-    let shift = simd.splat(-largest * scale);
+    let shift = simd.splat(-simd.largest(largest) * scale);
     let mut sum = simd.splat(0.0);
-    for chunk in scores[..whole].chunks_exact_mut(LANES) {
+    for chunk in scores.chunks_exact_mut(LANES) {
         // SAFETY: the chunk holds 16 floats.
         unsafe {
             let score = simd.load(chunk.as_ptr());
@@ -151,16 +151,5 @@ fn softmax_without_division<S: Simd>(simd: S, scores: &mut [f32], scale: f32) ->
             sum = simd.add(sum, weight);
         }
     }
-    let mut total = simd.sum(sum);
-    let rest = &mut scores[whole..];
-    if !rest.is_empty() {
-        // SAFETY: as many floats are read and written as `rest` holds.
-        unsafe {
-            let score = load_upto(simd, rest.len(), rest.as_ptr());
-            let weight = exp2(simd, simd.mul_add(score, scale_v, shift));
-            store_upto(simd, rest.len(), weight, rest.as_mut_ptr());
-        }
-        total += rest.iter().sum::<f32>();
-    }
-    total
+    simd.sum(sum)
 }

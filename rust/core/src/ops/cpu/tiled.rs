@@ -22,6 +22,9 @@ use crate::weights::panels::BLOCK;
 const STEP: usize = 32;
 const BYTES: usize = 64;
 
+/// Steps at a time: so many tiles of two panels stay in the first-level cache while the rows pass by.
+const STEPS: usize = 6;
+
 /// Rows of a tile.
 const TILE_ROWS: usize = 16;
 
@@ -35,6 +38,7 @@ struct Tile([u8; TILE]);
 pub(super) struct Scratch {
     a: Vec<Tile>,
     w: Vec<Tile>,
+    sums: Vec<Block>,
 }
 
 /// `out = finish(a · weightᵀ)`, in the columns that `out` asks for.
@@ -54,38 +58,39 @@ pub(super) fn matmul<S: Simd>(
     expect_shapes(a, (weight.out_features, weight.in_features), out);
     let steps = a.width.div_ceil(STEP);
     let row_tiles = a.count.div_ceil(TILE_ROWS);
-    scratch.reserve(2 * steps * row_tiles, 4 * steps);
+    scratch.reserve(2 * steps * row_tiles, 4 * STEPS);
     split_rows(a, steps, &mut scratch.a);
     let panel = LANES * a.width;
-    let mut block: Block = [[0.0; 2 * LANES]; 2 * TILE_ROWS];
     let end = out.columns.end;
+    let mut tiles = amx.tiles();
     for column in out.columns.clone().step_by(2 * LANES) {
         let columns = (end - column).min(2 * LANES);
         let mut panels = weight.data[column / LANES * panel..].chunks(panel);
-        split_panel(panels.next().unwrap_or_default(), steps, &mut scratch.w, 0);
-        split_panel(panels.next().unwrap_or_default(), steps, &mut scratch.w, 2);
-        for first in (0..row_tiles).step_by(2) {
-            let tiles = &scratch.a[2 * steps * first..][..2 * steps * (row_tiles - first).min(2)];
-            let more = (row_tiles - first > 1).then(|| tiles[2 * steps..].as_ptr().cast());
-            // SAFETY: the slice has been taken with that many tiles; `w` has four for each step.
-            unsafe {
-                split_product(
-                    amx,
-                    steps,
-                    tiles.as_ptr().cast(),
-                    more,
-                    scratch.w.as_ptr().cast(),
-                    &mut block,
-                );
+        let panels = [panels.next().unwrap_or_default(), panels.next().unwrap_or_default()];
+        scratch.sums.clear();
+        scratch.sums.resize(row_tiles.div_ceil(2), [[0.0; 2 * LANES]; 2 * TILE_ROWS]);
+        for first_step in (0..steps).step_by(STEPS) {
+            let some = (steps - first_step).min(STEPS);
+            for (i, panel) in panels.into_iter().enumerate() {
+                let part = &panel[(first_step * STEP * LANES).min(panel.len())..];
+                split_panel(part, some, &mut scratch.w, 2 * i);
             }
-            let row = first * TILE_ROWS;
-            let rows = (a.count - row).min(2 * TILE_ROWS);
-            for (r, sums) in block[..rows].iter().enumerate() {
+            for (first, sums) in (0..row_tiles).step_by(2).zip(&mut scratch.sums) {
+                let rows =
+                    |tile: usize| scratch.a[2 * (tile * steps + first_step)..][..2 * some].as_ptr();
+                let more = (row_tiles - first > 1).then(|| rows(first + 1).cast());
+                let (a, w) = (rows(first).cast(), scratch.w[..4 * some].as_ptr().cast());
+                // SAFETY: the slices have been taken with that many tiles.
+                unsafe { split_product(&mut tiles, some, a, more, w, sums) };
+            }
+        }
+        for (first, sums) in (0..a.count).step_by(2 * TILE_ROWS).zip(&scratch.sums) {
+            for (row, sums) in (first..a.count).zip(sums) {
                 for c in (0..columns).step_by(LANES) {
-                    // SAFETY: a row of the block holds 32 floats.
+                    // SAFETY: a row of sums holds 32 floats.
                     let v = unsafe { simd.load(sums[c..c + LANES].as_ptr()) };
-                    let v = finish.finish(simd, row + r, column + c, v);
-                    out.store(simd, row + r, column + c, (columns - c).min(LANES), v);
+                    let v = finish.finish(simd, row, column + c, v);
+                    out.store(simd, row, column + c, (columns - c).min(LANES), v);
                 }
             }
         }
@@ -206,6 +211,7 @@ pub(super) fn matmul_int8<S: Simd>(
     inputs.quantize::<S, i8>(simd, a);
     scratch.reserve(0, 2 * BLOCK.div_ceil(BYTES));
     let mut sums: Sums = [[0; 2 * LANES]; 2 * TILE_ROWS];
+    let mut tiles = amx.tiles();
     let panel_len = weight.panel_len();
     for column in out.columns.clone().step_by(2 * LANES) {
         let panels = &weight.data[column / LANES * panel_len..];
@@ -229,7 +235,7 @@ pub(super) fn matmul_int8<S: Simd>(
                 // `steps` tiles each, of the file or of the scratch memory.
                 unsafe {
                     byte_product(
-                        amx,
+                        &mut tiles,
                         steps,
                         [at(row), at(second)],
                         4 * inputs.stride,
@@ -261,10 +267,10 @@ pub(super) fn matmul_int16<S: Simd>(
     // Rows of bytes, those of a tile with high and then with low ones.
     let stride = a.width.next_multiple_of(BYTES);
     let low = TILE_ROWS * stride;
-    let tiles = a.count.div_ceil(TILE_ROWS);
-    scratch.reserve(tiles * 2 * low / TILE, 2 * BLOCK.div_ceil(BYTES));
+    scratch.reserve(a.count.div_ceil(TILE_ROWS) * 2 * low / TILE, 2 * BLOCK.div_ceil(BYTES));
     split_inputs(inputs, a, stride, &mut scratch.a);
     let mut sums: Sums = [[0; 2 * LANES]; 2 * TILE_ROWS];
+    let mut tiles = amx.tiles();
     let panel_len = weight.panel_len();
     for column in out.columns.clone().step_by(LANES) {
         let data = &weight.data[column / LANES * panel_len..];
@@ -285,7 +291,7 @@ pub(super) fn matmul_int16<S: Simd>(
                     let at = |row: usize| bytes.add(row / TILE_ROWS * 2 * low + first);
                     let w = scratch.w.as_ptr().cast();
                     two_byte_product(
-                        amx,
+                        &mut tiles,
                         steps,
                         [at(row), at(second)],
                         (stride, low),
@@ -351,21 +357,24 @@ unsafe fn two_bytes(x: __m512i) -> (__m512i, __m512i) {
 #[inline(always)]
 fn split_weights(panel: &[i16], tiles: &mut [Tile]) {
     for (step, tiles) in tiles.chunks_exact_mut(2).enumerate() {
+        let from = (step * BYTES * LANES).min(panel.len());
+        let weights = &panel[from..panel.len().min(from + BYTES * LANES)];
+        let mut padded = [0; BYTES * LANES];
+        let weights = if weights.len() == BYTES * LANES {
+            weights.as_ptr()
+        } else {
+            padded[..weights.len()].copy_from_slice(weights);
+            padded.as_ptr()
+        };
+        let (high, low) = (tiles[0].0.as_mut_ptr(), tiles[1].0.as_mut_ptr());
         for quad in 0..BYTES / 4 {
-            let from = (step * BYTES + quad * 4) * LANES;
-            let mut pairs = [[0_i16; 2 * LANES]; 2];
-            for (i, pairs) in pairs.iter_mut().enumerate() {
-                let from = (from + i * 2 * LANES).min(panel.len());
-                let weights = &panel[from..panel.len().min(from + 2 * LANES)];
-                pairs[..weights.len()].copy_from_slice(weights);
-            }
-            // SAFETY: 16 pairs are readable at each; a tile has 16 lines of 64 bytes.
+            // SAFETY: 64 k of 16 weights are readable; a tile has 16 lines of 64 bytes.
             unsafe {
-                let first = two_bytes(_mm512_loadu_si512(pairs[0].as_ptr().cast()));
-                let second = two_bytes(_mm512_loadu_si512(pairs[1].as_ptr().cast()));
-                let line = |tile: &mut Tile| tile.0.as_mut_ptr().wrapping_add(quad * 64).cast();
-                _mm512_store_si512(line(&mut tiles[0]), quads(first.0, second.0));
-                _mm512_store_si512(line(&mut tiles[1]), quads(first.1, second.1));
+                let from = weights.add(quad * 4 * LANES);
+                let first = two_bytes(_mm512_loadu_si512(from.cast()));
+                let second = two_bytes(_mm512_loadu_si512(from.add(2 * LANES).cast()));
+                _mm512_store_si512(high.add(quad * 64).cast(), quads(first.0, second.0));
+                _mm512_store_si512(low.add(quad * 64).cast(), quads(first.1, second.1));
             }
         }
     }
