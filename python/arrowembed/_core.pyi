@@ -50,7 +50,9 @@ class EngineInfo(TypedDict):
     """False where the weights had to be copied (candle devices)."""
     device: str
     isa: str
-    """Instruction set of the kernels: scalar, avx2, avx512 or neon."""
+    """Instruction set of the kernels: scalar, avx2, avxvnni, avx512, amx or neon."""
+    compute: Literal["float32", "int16", "int8"]
+    """In which numbers matrices are multiplied."""
     num_threads: int
     hidden_size: int
     num_hidden_layers: int
@@ -92,6 +94,7 @@ class Engine:
         path: str,
         *,
         device: str = "cpu",
+        compute: Literal["auto", "float32", "int16", "int8"] | None = None,
         cache_entries: int | None = ...,  # 10_000
         cache_bytes: int | None = None,
         cache_dir: str | None = None,
@@ -165,7 +168,7 @@ def convert(
     source: str,
     target: str,
     *,
-    dtype: Literal["float32", "float16", "int8"] = "float16",
+    dtype: Literal["float32", "float16", "int16", "int8"] = "float16",
     layout: Literal["packed", "row_major"] = "packed",
     format: Literal["arrow", "parquet"] = "arrow",
     compression: Literal["none", "lz4", "zstd"] = "none",
@@ -183,4 +186,4 @@ def verify(path: str, on_progress: Callable[[int, int], object] | None = None) -
 def set_num_threads(num_threads: int) -> None: ...
 def get_num_threads() -> int: ...
 def isa() -> str:
-    """The instruction set the CPU kernels use: scalar, avx2, avx512 or neon."""
+    """The instruction set the CPU kernels use: scalar, avx2, avxvnni, avx512, amx or neon."""

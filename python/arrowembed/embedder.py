@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from arrowembed.options import (
+        Compute,
         EncodeOptions,
         Features,
         ModelInfo,
@@ -51,6 +52,12 @@ class Embedder:
         name_or_path: Name of a model ("all-MiniLM-L6-v2", "organisation/model"), or path of a
             model folder or file. `arrowembed.models` says where names are looked up.
         device: "cpu", or a candle device of this build such as "cuda:0" or "metal".
+        compute: In which numbers matrices are multiplied. "float32"; "int16", integers of 12 bits
+            that lose next to nothing; "int8", fastest and smallest, with a loss that can be
+            measured; or "auto", int16 where that is faster than float32 on this processor and
+            the weights are floating-point numbers. None takes what the model is stored in. Where
+            that is something else, the model is made anew once and kept in the cache. Devices
+            other than "cpu" compute in float32.
         cache_size: Number of vectors kept for texts that come again; 0 turns the cache off, None
             sets no limit on their number.
         cache_bytes: Limit on the memory of the cache; None sets none.
@@ -75,6 +82,7 @@ class Embedder:
         name_or_path: str | PathLike[str],
         *,
         device: str = "cpu",
+        compute: Compute | None = None,
         cache_size: int | None = 10_000,
         cache_bytes: int | None = None,
         max_seq_length: int | None = None,
@@ -92,6 +100,7 @@ class Embedder:
         # What a pickle carries; the token is a secret and stays out.
         self._settings: dict[str, Any] = {
             "device": device,
+            "compute": compute,
             "cache_size": cache_size,
             "cache_bytes": cache_bytes,
             "max_seq_length": max_seq_length,
@@ -107,6 +116,7 @@ class Embedder:
         self._engine = _core.Engine(
             str(path),
             device=device,
+            compute=compute,
             cache_entries=cache_size,
             cache_bytes=cache_bytes,
             cache_dir=str(models.home()),
@@ -410,6 +420,7 @@ class Embedder:
             "mapped": engine["mapped"],
             "device": engine["device"],
             "isa": engine["isa"],
+            "compute": engine["compute"],
             "num_threads": engine["num_threads"],
             "source": metadata.get("source"),
             "texts": totals["texts"],

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from arrowembed._core import CacheInfo
 
+Compute: TypeAlias = Literal["auto", "float32", "int16", "int8"]
 Pooling: TypeAlias = Literal["mean", "cls", "max", "mean_sqrt", "last", "none"]
 Normalize: TypeAlias = Literal["none", "l2", "max_abs"] | float
 Precision: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
@@ -76,6 +77,7 @@ class ModelInfo(TypedDict):
     mapped: bool
     device: str
     isa: str
+    compute: str
     num_threads: int
     source: Mapping[str, Any] | None
     texts: int

@@ -22,6 +22,11 @@ def model_options(command: Callable[P, R]) -> Callable[P, R]:
     for option in (
         click.option("--threads", type=click.IntRange(min=1), help="Threads to compute on."),
         click.option(
+            "--compute",
+            type=click.Choice(["auto", "float32", "int16", "int8"]),
+            help="Numbers to compute in.  [default: those that the model is stored in]",
+        ),
+        click.option(
             "--truncate-dim",
             type=click.IntRange(min=1),
             help="Keep only so many leading dimensions.",

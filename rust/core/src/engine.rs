@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::cache::{Cache, CacheInfo};
+use crate::compute::Compute;
 use crate::context::{self, Model};
 use crate::embeddings::{Embeddings, EncodeStats, TokenEmbeddings};
 use crate::error::{Error, Result};
@@ -43,6 +44,7 @@ pub struct Engine {
     pub(crate) totals: Totals,
     file: FileInfo,
     device: String,
+    compute: Compute,
 }
 
 impl fmt::Debug for Engine {
@@ -74,9 +76,10 @@ impl Engine {
     }
 
     pub(crate) fn open_with(path: &Path, settings: EngineBuilder) -> Result<Self> {
-        let EngineBuilder { device, cache, cache_dir, max_seq_length, verify } = settings;
+        let EngineBuilder { device, compute, cache, cache_dir, max_seq_length, verify } = settings;
         let _span = tracing::info_span!("open", device).entered();
-        let opened = open(path, &OpenOptions { cache_dir, verify })?;
+        let compute = compute.map(|compute| compute.on_device(&device)).transpose()?.flatten();
+        let opened = open(path, &OpenOptions { cache_dir, compute, verify })?;
         let metadata = opened.metadata;
         let dimensions = models::dimensions(&metadata.architecture, &metadata.config)?;
         let limit = max_seq_length.unwrap_or(metadata.max_seq_length);
@@ -98,6 +101,7 @@ impl Engine {
             cache: Cache::new(cache),
             totals: Totals::default(),
             file: FileInfo::of(&*opened.weights, opened.path, opened.weights_bytes)?,
+            compute: if device == "cpu" { opened.compute } else { Compute::Float32 },
             metadata,
             dimensions,
             device,
@@ -248,6 +252,7 @@ impl Engine {
             mapped: self.model.mapped(),
             device: self.device.clone(),
             isa: context::isa(),
+            compute: self.compute,
             num_threads: threads::num_threads()?,
             dimensions: self.dimensions,
             num_parameters: self.file.num_parameters,

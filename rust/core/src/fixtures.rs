@@ -50,7 +50,8 @@ pub(crate) fn convert_to(
 
 /// Opens with a cache of one's own in `cache`.
 pub(crate) fn open_with(path: &Path, cache: &Path) -> Result<OpenModel> {
-    open(path, &OpenOptions { cache_dir: Some(cache.to_owned()), verify: false })
+    let cache_dir = Some(cache.to_owned());
+    open(path, &OpenOptions { cache_dir, ..OpenOptions::default() })
 }
 
 /// All numbers of a source, by name.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crate::compute::Compute;
 use crate::embeddings::EncodeStats;
 use crate::error::Result;
 use crate::models::Dimensions;
@@ -22,6 +23,8 @@ pub struct EngineInfo {
     pub device: String,
     /// Instruction set of the CPU kernels.
     pub isa: &'static str,
+    /// In which numbers matrices are multiplied; never [`Compute::Auto`].
+    pub compute: Compute,
     /// Threads that compute, for all engines of the process.
     pub num_threads: usize,
     /// Sizes of the architecture.

@@ -31,6 +31,7 @@
 //! [`convert()`] are about files.
 
 pub(crate) mod cache;
+pub(crate) mod compute;
 pub(crate) mod context;
 pub(crate) mod convert;
 pub(crate) mod embeddings;
@@ -58,6 +59,7 @@ pub(crate) mod unpack;
 pub(crate) mod weights;
 
 pub use cache::{CacheInfo, CacheLimits};
+pub use compute::Compute;
 pub use context::{Context, isa};
 pub use convert::{
     Arrangement, Compression, ConversionReport, ConvertOptions, Format, TensorReport, convert,

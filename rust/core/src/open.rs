@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::hf::{self, HfFolder};
 use crate::metadata::Metadata;
@@ -21,6 +22,8 @@ use crate::weights::safetensors::SafetensorsFiles;
 pub(crate) struct OpenOptions {
     /// Where models that cannot be mapped as they are get unpacked; see [`unpack::cache_dir`].
     pub(crate) cache_dir: Option<PathBuf>,
+    /// What the weights are to be made for; `None` leaves them as they are stored.
+    pub(crate) compute: Option<Compute>,
     /// Whether every tensor is compared with its checksum.
     pub(crate) verify: bool,
 }
@@ -34,6 +37,8 @@ pub(crate) struct OpenModel {
     /// The file that is mapped.
     pub(crate) path: PathBuf,
     pub(crate) weights_bytes: u64,
+    /// What the CPU kernels compute in with these weights.
+    pub(crate) compute: Compute,
 }
 
 /// Opens a model folder, a model file, a Hugging Face folder or a safetensors file in one.
@@ -50,10 +55,13 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<OpenModel> {
         model.verify(&mut |_, _| ControlFlow::Continue(()))?;
     }
     let SourceModel { metadata, weights, files, .. } = model;
+    let dtype = options.compute.and_then(|compute| compute.dtype_for(weights.compute()));
     let (weights, path) = match weights {
-        Weights::Arrow(file) if file.is_packed() => (file, files.into_iter().next()),
+        Weights::Arrow(file) if dtype.is_none() && file.is_packed() => {
+            (file, files.into_iter().next())
+        }
         weights => {
-            let unpacked = unpack::unpack(&metadata, weights.source(), &files, options)?;
+            let unpacked = unpack::unpack(&metadata, weights.source(), &files, dtype, options)?;
             (unpacked.weights, unpacked.path.or_else(|| files.into_iter().next()))
         }
     };
@@ -61,6 +69,7 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<OpenModel> {
         metadata,
         tokenizer,
         weights_bytes: weights.payload_bytes(),
+        compute: weights.compute(),
         weights: Arc::new(weights),
         path: path.unwrap_or_default(),
     })
@@ -89,6 +98,15 @@ impl Weights {
             Self::Arrow(file) => file,
             Self::Parquet(file) => file,
             Self::Safetensors(files) => files,
+        }
+    }
+
+    /// What the CPU kernels compute in with these weights, once they are packed.
+    fn compute(&self) -> Compute {
+        match self {
+            Self::Arrow(file) => file.compute(),
+            Self::Parquet(file) => file.compute(),
+            Self::Safetensors(_) => Compute::Float32,
         }
     }
 

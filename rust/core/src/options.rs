@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::cache::CacheLimits;
+use crate::compute::Compute;
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::pool::{Normalize, Pooling};
@@ -24,6 +25,7 @@ use crate::pool::{Normalize, Pooling};
 #[derive(Debug, Clone)]
 pub struct EngineBuilder {
     pub(crate) device: String,
+    pub(crate) compute: Option<Compute>,
     pub(crate) cache: CacheLimits,
     pub(crate) cache_dir: Option<PathBuf>,
     pub(crate) max_seq_length: Option<usize>,
@@ -34,6 +36,7 @@ impl Default for EngineBuilder {
     fn default() -> Self {
         Self {
             device: "cpu".to_owned(),
+            compute: None,
             cache: CacheLimits::default(),
             cache_dir: None,
             max_seq_length: None,
@@ -50,6 +53,15 @@ impl EngineBuilder {
         self
     }
 
+    /// In which numbers the model computes; by default in those that it is stored in: float32 and float16
+    /// weights compute in float32, int16 and int8 weights in integers. For another one the model is made
+    /// anew once, in the cache; see [`cache_dir`](Self::cache_dir).
+    #[must_use]
+    pub fn compute(mut self, compute: Compute) -> Self {
+        self.compute = Some(compute);
+        self
+    }
+
     /// How many vectors are kept for texts that come again; 10,000 by default.
     #[must_use]
     pub fn cache(mut self, limits: CacheLimits) -> Self {
@@ -57,7 +69,8 @@ impl EngineBuilder {
         self
     }
 
-    /// Where models that cannot be mapped as they are get unpacked; the user's cache folder by default.
+    /// Where models that cannot be mapped as they are, or not for the arithmetic asked for, get unpacked;
+    /// the user's cache folder by default.
     #[must_use]
     pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.cache_dir = Some(folder.into());

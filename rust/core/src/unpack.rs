@@ -1,4 +1,4 @@
-//! Models that cannot be mapped as they are, unpacked once into a cache.
+//! Models that cannot be mapped as they are, or not for the arithmetic asked for: packed once into a cache.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -10,12 +10,12 @@ use crate::convert::{Compression, Format, write_weights};
 use crate::error::{Error, Result};
 use crate::metadata::{FORMAT_VERSION, Metadata, tool};
 use crate::open::OpenOptions;
-use crate::weights::TensorSource;
 use crate::weights::arrow::ArrowFile;
 use crate::weights::embedded::hex;
 use crate::weights::map::map_file;
 use crate::weights::pack::plan_packed;
 use crate::weights::write::WeightsFile;
+use crate::weights::{DType, TensorSource};
 
 /// Packed weights.
 pub(crate) struct Unpacked {
@@ -26,7 +26,8 @@ pub(crate) struct Unpacked {
 
 /// Finds or makes the packed form of some weights.
 ///
-/// The dtypes stay as they are, but bfloat16 becomes float32. Two processes that do this at the same
+/// Matrices and tables are stored in `dtype`; with `None` the dtypes stay as they are, but bfloat16 becomes
+/// float32. Two processes that do this at the same
 /// time both write, and the later one's file replaces the earlier one's, which stays mapped. If the
 /// cache cannot be written to, the packed form goes into a temporary file that lasts as long as it
 /// is mapped.
@@ -34,20 +35,21 @@ pub(crate) fn unpack(
     metadata: &Metadata,
     source: &dyn TensorSource,
     files: &[PathBuf],
+    dtype: Option<DType>,
     options: &OpenOptions,
 ) -> Result<Unpacked> {
     let cached = cache_dir(options.cache_dir.as_deref())
-        .and_then(|folder| Ok(folder.join(format!("{}.arrow", key(metadata, files)?))));
+        .and_then(|folder| Ok(folder.join(format!("{}.arrow", key(metadata, files, dtype)?))));
     let cached = match cached {
         Ok(path) => path,
-        Err(error) => return unpack_unnamed(metadata, source, files, &error),
+        Err(error) => return unpack_unnamed(metadata, source, files, dtype, &error),
     };
     if let Some(weights) = usable(&cached, options.verify) {
         return Ok(Unpacked { weights, path: Some(cached) });
     }
-    match unpack_named(metadata, source, files, &cached) {
+    match unpack_named(metadata, source, files, dtype, &cached) {
         Ok(weights) => Ok(Unpacked { weights, path: Some(cached) }),
-        Err(error @ Error::Io { .. }) => unpack_unnamed(metadata, source, files, &error),
+        Err(error @ Error::Io { .. }) => unpack_unnamed(metadata, source, files, dtype, &error),
         Err(error) => Err(error),
     }
 }
@@ -78,6 +80,7 @@ fn unpack_named(
     metadata: &Metadata,
     source: &dyn TensorSource,
     files: &[PathBuf],
+    dtype: Option<DType>,
     target: &Path,
 ) -> Result<ArrowFile> {
     let folder = target.parent().unwrap_or(Path::new("."));
@@ -89,7 +92,7 @@ fn unpack_named(
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let temporary = builder.tempfile_in(folder).map_err(Error::io(folder))?;
     let (file, temporary) = temporary.into_parts();
-    let file = write_packed(metadata, source, files, file, target)?;
+    let file = write_packed(metadata, source, files, dtype, file, target)?;
     let weights = ArrowFile::from_buffer(map_file(&file, target)?, target)?;
     // What is mapped is this very file, even if another process replaces it right after.
     temporary.persist(target).map_err(|e| Error::io(target)(e.error))?;
@@ -100,12 +103,13 @@ fn unpack_unnamed(
     metadata: &Metadata,
     source: &dyn TensorSource,
     files: &[PathBuf],
+    dtype: Option<DType>,
     error: &Error,
 ) -> Result<Unpacked> {
     tracing::warn!(%error, "the cache cannot be used; the model is unpacked again each time");
     let name = Path::new("<temporary file>");
     let file = tempfile::tempfile().map_err(Error::io(name))?;
-    let file = write_packed(metadata, source, files, file, name)?;
+    let file = write_packed(metadata, source, files, dtype, file, name)?;
     let weights = ArrowFile::from_buffer(map_file(&file, name)?, name)?;
     Ok(Unpacked { weights, path: None })
 }
@@ -114,6 +118,7 @@ fn write_packed(
     metadata: &Metadata,
     source: &dyn TensorSource,
     files: &[PathBuf],
+    dtype: Option<DType>,
     file: File,
     path: &Path,
 ) -> Result<File> {
@@ -122,7 +127,7 @@ fn write_packed(
     let progress = &mut |_, _| std::ops::ControlFlow::Continue(());
     let (format, compression) = (Format::Arrow, Compression::None);
     let target = WeightsFile { file, path, format, compression };
-    let (file, _) = write_weights(target, metadata, source, origin, &planned, None, progress)?;
+    let (file, _) = write_weights(target, metadata, source, origin, &planned, dtype, progress)?;
     Ok(file)
 }
 
@@ -150,7 +155,7 @@ pub(crate) fn cache_dir(given: Option<&Path>) -> Result<PathBuf> {
 }
 
 /// A name that changes when anything does that the packed form depends on.
-fn key(metadata: &Metadata, files: &[PathBuf]) -> Result<String> {
+fn key(metadata: &Metadata, files: &[PathBuf], dtype: Option<DType>) -> Result<String> {
     let mut hash = Sha256::new();
     let mut add = |part: &[u8]| {
         hash.update((part.len() as u64).to_le_bytes());
@@ -160,6 +165,7 @@ fn key(metadata: &Metadata, files: &[PathBuf]) -> Result<String> {
     add(&FORMAT_VERSION.to_le_bytes());
     add(metadata.architecture.as_bytes());
     add(metadata.config.to_string().as_bytes());
+    add(dtype.map_or("", DType::name).as_bytes());
     for file in files {
         let real = file.canonicalize().map_err(Error::io(file))?;
         let status = real.metadata().map_err(Error::io(file))?;

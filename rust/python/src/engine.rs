@@ -27,13 +27,14 @@ type Tokens = (Vec<u32>, Vec<u32>, usize);
 impl Engine {
     #[new]
     #[pyo3(signature = (
-        path, *, device="cpu", cache_entries=Some(10_000), cache_bytes=None, cache_dir=None,
-        max_seq_length=None, verify=false,
+        path, *, device="cpu", compute=None, cache_entries=Some(10_000), cache_bytes=None,
+        cache_dir=None, max_seq_length=None, verify=false,
     ))]
     fn new(
         py: Python<'_>,
         path: PathBuf,
         device: &str,
+        compute: Option<&str>,
         #[pyo3(from_py_with = entries)] cache_entries: Option<usize>,
         cache_bytes: Option<&Bound<'_, PyAny>>,
         cache_dir: Option<PathBuf>,
@@ -45,6 +46,9 @@ impl Engine {
             bytes: optional_count("cache_bytes", cache_bytes)?,
         };
         let mut builder = arrowembed::Engine::builder().device(device).cache(limits).verify(verify);
+        if let Some(name) = compute {
+            builder = builder.compute(name.parse().raise(py)?);
+        }
         if let Some(folder) = cache_dir {
             builder = builder.cache_dir(folder);
         }
@@ -179,6 +183,7 @@ impl Engine {
         dict.set_item("mapped", info.mapped)?;
         dict.set_item("device", info.device)?;
         dict.set_item("isa", info.isa)?;
+        dict.set_item("compute", info.compute.name())?;
         dict.set_item("num_threads", info.num_threads)?;
         dict.set_item("hidden_size", info.dimensions.hidden_size)?;
         dict.set_item("num_hidden_layers", info.dimensions.num_hidden_layers)?;

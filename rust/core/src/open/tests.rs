@@ -221,7 +221,10 @@ fn verification_finds_what_structure_does_not() {
         bytes[20_000] ^= 1;
         fs::write(&report.path, bytes).unwrap();
         let cache_dir = Some(folder.path().to_owned());
-        let open = |verify| open(&target, &OpenOptions { cache_dir: cache_dir.clone(), verify });
+        let open = |verify| {
+            let cache_dir = cache_dir.clone();
+            open(&target, &OpenOptions { cache_dir, verify, ..OpenOptions::default() })
+        };
         assert!(open(false).is_ok());
         let error = open(true).err().unwrap();
         assert_eq!(error.code(), "checksum_mismatch", "{error}");

@@ -23,6 +23,7 @@ use super::embedded::Embedded;
 use super::map::map;
 use super::table::{Columns, DATA, Row, Rows, schema};
 use super::{Layout, Tensor, TensorSource};
+use crate::compute::Compute;
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 6] = b"ARROW1";
@@ -94,6 +95,11 @@ impl ArrowFile {
         progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<usize> {
         self.embedded.verify(&self.path, self, progress)
+    }
+
+    /// What the CPU kernels compute in with these weights, once they are packed.
+    pub(crate) fn compute(&self) -> Compute {
+        self.rows.compute()
     }
 
     /// The copy of `metadata.json`.

@@ -110,6 +110,12 @@ impl Layout {
         }
     }
 
+    /// Whether integers in this layout have a scale for each block of input features, or else one for each
+    /// row.
+    pub(crate) fn has_blocks(self) -> bool {
+        matches!(self, Self::Panel16x2 | Self::Panel16x4)
+    }
+
     /// The panels that the kernels read elements of that type in.
     pub(crate) const fn panels_of(dtype: DType) -> Self {
         match dtype {

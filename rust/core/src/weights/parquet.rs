@@ -17,6 +17,7 @@ use super::embedded::Embedded;
 use super::map::open_regular;
 use super::table::{Columns, DATA, Rows, schema};
 use super::{Tensor, TensorSource};
+use crate::compute::Compute;
 use crate::error::{Error, Result};
 
 /// A model file in Parquet.
@@ -68,6 +69,11 @@ impl ParquetFile {
         }
         this.rows.check_integers(path)?;
         Ok(this)
+    }
+
+    /// What the CPU kernels compute in with these weights, once they are packed.
+    pub(crate) fn compute(&self) -> Compute {
+        self.rows.compute()
     }
 
     /// The copy of `metadata.json`.

@@ -15,6 +15,7 @@ use arrow_schema::{ArrowError, DataType, Field, Schema};
 
 use super::panels::BLOCK;
 use super::{DType, Layout, Tensor, scale_name, sum_name};
+use crate::compute::Compute;
 use crate::error::{Error, Result};
 
 /// Position of the `data` column.
@@ -234,6 +235,16 @@ impl Rows {
         self.iter().map(|row| row.name.as_str()).collect()
     }
 
+    /// What the CPU kernels compute in with these tensors: the matrices decide, where they are in panels.
+    pub(crate) fn compute(&self) -> Compute {
+        let packed = self.iter().any(|row| row.layout.group().is_some());
+        self.iter()
+            .filter(|row| !packed || row.layout.group().is_some())
+            .map(|row| Compute::of(row.dtype))
+            .find(|&compute| compute != Compute::Float32)
+            .unwrap_or(Compute::Float32)
+    }
+
     /// Checks that tensors of integers have what belongs to them.
     ///
     /// # Errors
@@ -256,9 +267,9 @@ impl Rows {
                     ),
                 ))
             };
-            match (row.layout, row.shape.as_slice()) {
-                (Layout::RowMajor, &[rows, ..]) => check(scale_name(&row.name), &[rows])?,
-                (_, &[out_features, in_features]) => {
+            match row.shape.as_slice() {
+                &[rows, ..] if !row.layout.has_blocks() => check(scale_name(&row.name), &[rows])?,
+                &[out_features, in_features] => {
                     let shape = [in_features.div_ceil(BLOCK), out_features];
                     check(scale_name(&row.name), &shape)?;
                     check(sum_name(&row.name), &shape)?;

@@ -25,14 +25,14 @@ pub(crate) fn read_f32(source: &dyn TensorSource, name: &str) -> Result<(Tensor,
         let scales = source.require(&scale_name(name))?;
         let rows = tensor.shape.first().copied().unwrap_or(1);
         let width = values.len().checked_div(rows).unwrap_or(0).max(1);
-        if tensor.layout == Layout::RowMajor {
+        if tensor.layout.has_blocks() {
+            scales.expect_shape(&[width.div_ceil(panels::BLOCK), rows])?;
+            quantize::dequantize(&mut values, &elements_as_f32(&scales)?, width);
+        } else {
             scales.expect_shape(&[rows])?;
             for (row, scale) in values.chunks_exact_mut(width).zip(elements_as_f32(&scales)?) {
                 row.iter_mut().for_each(|value| *value *= scale);
             }
-        } else {
-            scales.expect_shape(&[width.div_ceil(panels::BLOCK), rows])?;
-            quantize::dequantize(&mut values, &elements_as_f32(&scales)?, width);
         }
     }
     Ok((tensor, values))

@@ -67,6 +67,12 @@ impl Isa {
         })
     }
 
+    /// Whether int16 is faster than float32: by the measurements in docs/architecture/performance.md
+    /// ("Integers"), except where AMX multiplies bfloat16, and in plain Rust.
+    pub(crate) fn prefers_int16(self) -> bool {
+        !matches!(self.name(), "scalar" | "amx")
+    }
+
     /// `scalar`, `avx2`, `avxvnni`, `avx512`, `amx` or `neon`.
     pub(crate) fn name(self) -> &'static str {
         match self {
