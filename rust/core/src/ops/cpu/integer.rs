@@ -8,7 +8,7 @@
 
 use super::matmul::Finish;
 use super::simd::{LANES, Simd, load_upto};
-use super::views::{Rows, RowsMut};
+use super::views::{RowPointers, Rows, RowsMut, for_each_row};
 use crate::weights::panels::{BLOCK, groups};
 
 /// Rows and columns of the largest tile.
@@ -323,6 +323,7 @@ impl<W: Element> Tile<W> {
     #[allow(clippy::needless_range_loop)]
     unsafe fn multiply<S: Simd, const R: usize, const P: usize>(&self, simd: S, out: &mut Sums) {
         let mut sums = [[simd.splat_int(0); P]; R];
+        let mut rows = RowPointers::<_, R>::new(self.a, self.a_stride);
         for step in 0..self.steps {
             let mut weights = [simd.splat_int(0); P];
             for p in 0..P {
@@ -332,13 +333,14 @@ impl<W: Element> Tile<W> {
                     simd.load_int(self.panel.add(at).cast())
                 };
             }
-            for r in 0..R {
+            for_each_row!(r in R {
                 // SAFETY: `run`'s conditions, with r < R and step < steps.
-                let a = simd.splat_int(unsafe { *self.a.add(r * self.a_stride + step) });
+                let a = simd.splat_int(unsafe { *rows.at(r) });
                 for p in 0..P {
                     sums[r][p] = W::dot(simd, sums[r][p], a, weights[p]);
                 }
-            }
+            });
+            rows.step();
         }
         for r in 0..R {
             for p in 0..P {

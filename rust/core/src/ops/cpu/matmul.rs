@@ -10,7 +10,7 @@
 use half::f16;
 
 use super::simd::{LANES, Simd};
-use super::views::{Rows, RowsMut};
+use super::views::{RowPointers, Rows, RowsMut, for_each_row};
 
 /// Input features of a block: a panel's block of float16 weights (12 KiB) stays in the first-level
 /// cache while the rows pass by.
@@ -237,6 +237,7 @@ impl<W: Weight> Tile<W> {
                 }
             }
         }
+        let mut rows = RowPointers::<_, R>::new(self.a, self.a_stride);
         for k in 0..self.steps {
             let mut weights = [simd.splat(0.0); P];
             for p in 0..P {
@@ -244,13 +245,14 @@ impl<W: Weight> Tile<W> {
                 // SAFETY: `run`'s conditions, with p < P and k < steps.
                 weights[p] = unsafe { W::load(simd, self.panel.add(at)) };
             }
-            for r in 0..R {
+            for_each_row!(r in R {
                 // SAFETY: `run`'s conditions, with r < R and k < steps.
-                let a = simd.splat(unsafe { *self.a.add(r * self.a_stride + k) });
+                let a = simd.splat(unsafe { *rows.at(r) });
                 for p in 0..P {
                     sums[r][p] = simd.mul_add(a, weights[p], sums[r][p]);
                 }
-            }
+            });
+            rows.step();
         }
         for r in 0..R {
             for p in 0..P {

@@ -116,6 +116,76 @@ impl<'a> RowsMut<'a> {
     }
 }
 
+/// Where `R` rows stand at one step of a kernel.
+///
+/// Every third row has a pointer, and the two after it are found by the distance between rows, which is
+/// an address that x86 and ARM need no instruction for. The compiler is kept from seeing through this:
+/// it would compute other addresses, with instructions that compete with the arithmetic.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RowPointers<T, const R: usize> {
+    bases: [*const T; 4],
+    stride: usize,
+}
+
+impl<T, const R: usize> RowPointers<T, R> {
+    /// Rows at a distance of `stride`, the first at `first`.
+    #[inline(always)]
+    pub(super) fn new(first: *const T, stride: usize) -> Self {
+        const { assert!(R <= 12) };
+        let base = |i: usize| first.wrapping_add(3 * i * stride);
+        Self { bases: [base(0), base(1), base(2), base(3)], stride }
+    }
+
+    /// Where row `r` stands.
+    #[inline(always)]
+    pub(super) fn at(&self, r: usize) -> *const T {
+        self.bases[r / 3].wrapping_add(r % 3 * self.stride)
+    }
+
+    /// Goes on to the next element of each row.
+    #[inline(always)]
+    pub(super) fn step(&mut self) {
+        for base in &mut self.bases[..R.div_ceil(3)] {
+            *base = opaque(base.wrapping_add(1));
+        }
+    }
+}
+
+/// The same statements for each row `r` of `R`, at most 12, one after the other: a loop that the compiler
+/// decides not to unroll keeps a tile's sums in memory.
+macro_rules! for_each_row {
+    ($r:ident in $rows:ident $body:block) => {
+        for_each_row!(@ $r $rows $body 0 1 2 3 4 5 6 7 8 9 10 11)
+    };
+    (@ $r:ident $rows:ident $body:block $($i:literal)*) => {
+        $(if $i < $rows {
+            let $r = $i;
+            $body
+        })*
+    };
+}
+pub(super) use for_each_row;
+
+/// The same pointer, of which the compiler knows nothing.
+#[inline(always)]
+fn opaque<T>(pointer: *const T) -> *const T {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    {
+        let mut pointer = pointer;
+        // SAFETY: nothing is done.
+        unsafe {
+            std::arch::asm!(
+                "/* {0} */",
+                inout(reg) pointer,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        pointer
+    }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    pointer
+}
+
 fn fits(len: usize, count: usize, width: usize, stride: usize) -> bool {
     width <= stride && (count == 0 || (count - 1) * stride + width <= len)
 }
