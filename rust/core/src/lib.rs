@@ -58,6 +58,10 @@ pub(crate) mod tokenize;
 pub(crate) mod unpack;
 pub(crate) mod weights;
 
+#[cfg(feature = "measure")]
+#[doc(hidden)]
+pub use ops::cpu::measure;
+
 pub use cache::{CacheInfo, CacheLimits};
 pub use compute::Compute;
 pub use context::{Context, isa};

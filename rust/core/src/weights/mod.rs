@@ -9,6 +9,8 @@
 pub(crate) mod arrow;
 pub(crate) mod embedded;
 pub(crate) mod map;
+#[cfg(any(test, feature = "measure"))]
+pub(crate) mod memory;
 pub(crate) mod pack;
 pub(crate) mod panels;
 pub(crate) mod parquet;

@@ -264,7 +264,7 @@ impl Gathered {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::InMemory;
+    use crate::weights::memory::InMemory;
     use crate::weights::values::read_f32;
 
     fn planned(source: &InMemory, ask: impl FnOnce(&mut Planner) -> Result<()>) -> Vec<Planned> {

@@ -231,7 +231,7 @@ fn relative_error(values: &[f32], rounded: impl Iterator<Item = f32>) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixtures::InMemory;
+    use crate::weights::memory::InMemory;
 
     /// The numbers that come back from a matrix stored so.
     fn stored_and_read(encoded: Encoded, shape: &[usize]) -> Vec<f32> {

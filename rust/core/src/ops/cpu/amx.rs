@@ -70,6 +70,7 @@ pub(super) struct Tiles(PhantomData<*const ()>);
 impl Amx {
     /// Makes the tiles ready for this thread.
     #[inline(always)]
+    #[allow(clippy::unused_self)] // it is the proof
     pub(super) fn tiles(self) -> Tiles {
         // SAFETY: `Amx` is proof of the instruction, and the configuration is a valid one.
         unsafe {

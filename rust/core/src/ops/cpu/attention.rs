@@ -64,7 +64,7 @@ pub(super) fn attention<S: Simd>(
         let keys = job.qkv.chunks_exact(stride).map(|row| &row[width + head..][..dim]);
         pack_keys(keys, dim, &mut scratch.keys);
         let values = job.qkv.chunks_exact(stride).map(|row| &row[2 * width + head..][..dim]);
-        pack_values(values, dim, tokens, &mut scratch.values);
+        pack_values(&values, dim, tokens, &mut scratch.values);
         let keys = Panels::new(&scratch.keys, padded, dim);
         let values = Panels::new(&scratch.values, dim, tokens);
         for first in (0..tokens).step_by(QUERY_BLOCK) {
@@ -117,7 +117,7 @@ fn pack_keys<'a>(keys: impl Iterator<Item = &'a [f32]>, dim: usize, panels: &mut
 /// A head's values as panels of 16 dimensions.
 #[inline(always)]
 fn pack_values<'a>(
-    values: impl Iterator<Item = &'a [f32]> + Clone,
+    values: &(impl Iterator<Item = &'a [f32]> + Clone),
     dim: usize,
     tokens: usize,
     panels: &mut [f32],

@@ -47,6 +47,11 @@ impl Isa {
         all
     }
 
+    /// The one of that name, if this processor has it.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::available().into_iter().find(|isa| isa.name() == name)
+    }
+
     /// The fastest, unless `ARROWEMBED_ISA` names another one.
     pub(crate) fn chosen() -> Self {
         static CHOSEN: OnceLock<Isa> = OnceLock::new();
@@ -56,7 +61,7 @@ impl Isa {
             let Ok(wanted) = std::env::var(VARIABLE) else {
                 return fastest;
             };
-            all.iter().copied().find(|isa| isa.name() == wanted).unwrap_or_else(|| {
+            Self::named(&wanted).unwrap_or_else(|| {
                 let names: Vec<_> = all.iter().map(|isa| isa.name()).collect();
                 tracing::warn!(
                     "{VARIABLE}={wanted:?} is not one of {names:?}; using {}",
@@ -139,6 +144,9 @@ use super::kernels::{
 use super::views::RowsMut;
 
 compile_for_each_isa! {
+    /// See [`super::kernels::multiply_adds`].
+    #[cfg(feature = "measure")]
+    fn multiply_adds(steps: usize, operations: &mut usize);
     /// See [`super::kernels::linear`].
     fn linear(job: &LinearJob<'_>, out: RowsMut<'_>, scratch: &mut LinearScratch);
     /// See [`super::kernels::layer_norm`].

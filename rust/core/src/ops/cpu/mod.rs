@@ -16,6 +16,8 @@ mod kernels;
 mod load;
 mod math;
 mod matmul;
+#[cfg(feature = "measure")]
+pub mod measure;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod rows;

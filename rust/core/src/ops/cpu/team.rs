@@ -102,26 +102,23 @@ impl Member {
     pub(super) fn tensor(&mut self, rows: usize, width: usize) -> Tensor {
         let mut guard = lock(&self.team.tensors);
         let tensors = &mut *guard;
-        let place = match tensors.places.get(self.asked) {
-            Some(&place) => place,
-            None => {
-                // The first to ask. A buffer that only this list knows is read by no member: each took
-                // it before the meeting after which the others could have let it go.
-                let lines = (rows * width).div_ceil(Line::FLOATS);
-                let free = tensors.buffers.iter_mut().position(|b| Arc::get_mut(b).is_some());
-                let place = free.unwrap_or_else(|| {
-                    tensors.buffers.push(Arc::default());
-                    tensors.buffers.len() - 1
-                });
-                if let Some(Shared(buffer)) = Arc::get_mut(&mut tensors.buffers[place])
-                    && buffer.get_mut().len() < lines
-                {
-                    buffer.get_mut().resize(lines, Line::default());
-                }
-                tensors.places.push(place);
-                place
+        if self.asked == tensors.places.len() {
+            // The first to ask. A buffer that only this list knows is read by no member: each took it
+            // before the meeting after which the others could have let it go.
+            let lines = (rows * width).div_ceil(Line::FLOATS);
+            let free = tensors.buffers.iter_mut().position(|b| Arc::get_mut(b).is_some());
+            let place = free.unwrap_or_else(|| {
+                tensors.buffers.push(Arc::default());
+                tensors.buffers.len() - 1
+            });
+            if let Some(Shared(buffer)) = Arc::get_mut(&mut tensors.buffers[place])
+                && buffer.get_mut().len() < lines
+            {
+                buffer.get_mut().resize(lines, Line::default());
             }
-        };
+            tensors.places.push(place);
+        }
+        let place = tensors.places[self.asked];
         self.asked += 1;
         Tensor::shared(Arc::clone(&tensors.buffers[place]), rows, width)
     }

@@ -7,9 +7,9 @@ use super::isa::{self, Isa};
 use super::kernels::{AttentionJob, AttentionScratch, LinearJob, LinearScratch, NormJob, Then};
 use super::load::{self, Loader};
 use super::views::RowsMut;
-use crate::fixtures::InMemory;
 use crate::ops::{Activation, Heads, LinearSpec, Load};
 use crate::weights::DType;
+use crate::weights::memory::InMemory;
 use crate::weights::panels::BLOCK;
 use crate::weights::values::read_f32;
 

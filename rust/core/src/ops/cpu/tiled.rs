@@ -134,8 +134,12 @@ fn split_rows(a: Rows<'_>, steps: usize, tiles: &mut [Tile]) {
 }
 
 /// The nearest bfloat16, as a float's bits. Ties away from zero; NaN stays NaN, infinity infinity.
+///
+/// # Safety
+/// The processor has AVX-512 F.
 #[inline(always)]
 unsafe fn rounded(x: __m512) -> __m512i {
+    // SAFETY: the caller vouches for the instructions.
     unsafe {
         let bits = _mm512_castps_si512(x);
         let half = _mm512_set1_epi32(0x8000);
@@ -144,14 +148,23 @@ unsafe fn rounded(x: __m512) -> __m512i {
     }
 }
 
+/// Bits as floats.
+///
+/// # Safety
+/// The processor has AVX-512 F.
 #[inline(always)]
 unsafe fn as_f32(bits: __m512i) -> __m512 {
+    // SAFETY: the caller vouches for the instructions.
     unsafe { _mm512_castsi512_ps(bits) }
 }
 
 /// 16 and 16 bfloat16 given by float bits, one after the other.
+///
+/// # Safety
+/// The processor has AVX-512 F.
 #[inline(always)]
 unsafe fn packed(first: __m512i, second: __m512i) -> __m512i {
+    // SAFETY: the caller vouches for the instructions.
     unsafe {
         let first = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(first));
         let second = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(second));

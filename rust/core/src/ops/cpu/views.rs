@@ -170,11 +170,13 @@ pub(super) use for_each_row;
 #[inline(always)]
 fn opaque<T>(pointer: *const T) -> *const T {
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[allow(clippy::pointers_in_nomem_asm_block)]
     {
         let mut pointer = pointer;
         // SAFETY: nothing is done.
         unsafe {
             std::arch::asm!(
+                // The pointer is a number here: nothing is read through it.
                 "/* {0} */",
                 inout(reg) pointer,
                 options(pure, nomem, nostack, preserves_flags)

@@ -23,7 +23,8 @@ impl Avx2<false> {
     }
 
     pub(super) fn with_vnni(self) -> Option<Avx2<true>> {
-        is_x86_feature_detected!("avxvnni").then_some(Avx2(self.0))
+        let Self(proof) = self;
+        is_x86_feature_detected!("avxvnni").then(|| Avx2(proof))
     }
 }
 

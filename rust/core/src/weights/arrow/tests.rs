@@ -7,8 +7,9 @@ use arrow_ipc::MetadataVersion;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 
 use super::*;
-use crate::fixtures::{InMemory, all_values, assert_invariant, go_on};
+use crate::fixtures::{all_values, assert_invariant, go_on};
 use crate::weights::DType;
+use crate::weights::memory::InMemory;
 use crate::weights::table::to_batch;
 use crate::weights::values::encode;
 
