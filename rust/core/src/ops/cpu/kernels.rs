@@ -144,21 +144,21 @@ pub(super) fn add_embedding<S: Simd>(simd: S, table: TableData<'_>, ids: &[u32],
     }
 }
 
-/// Multiply-adds in as many registers as a tile has sums, and nothing else: what the product of floats
-/// could reach. Tells how many operations that were.
+/// Multiply-adds in registers and nothing else: what the product of floats could reach. Tells how many
+/// operations that were.
 #[cfg(feature = "measure")]
 #[inline(always)]
 pub(super) fn multiply_adds<S: Simd>(simd: S, steps: usize, operations: &mut usize) {
-    const SUMS: usize = 12;
     let (x, y) = (std::hint::black_box(1e-3), std::hint::black_box(0.999));
     let (x, y) = (simd.splat(x), simd.splat(y));
-    let mut sums = [x; SUMS];
+    // As many as hide the latency and fit into the registers.
+    let mut sums = [x; 12];
     for _ in 0..steps {
-        for sum in &mut sums {
+        for sum in &mut sums[..S::TILE_ROWS] {
             *sum = simd.mul_add(*sum, y, x);
         }
     }
     let total = sums.into_iter().fold(x, |total, sum| simd.add(total, sum));
     std::hint::black_box(simd.sum(total));
-    *operations = 2 * super::simd::LANES * SUMS * steps;
+    *operations = 2 * super::simd::LANES * S::TILE_ROWS * steps;
 }

@@ -125,10 +125,13 @@ impl Simd for Scalar {
 
     #[inline(always)]
     fn dot_quads(self, sums: Self::I, a: Self::I, b: Self::I) -> Self::I {
+        // Shifts and not bytes, which the compiler would take apart one by one.
+        let product =
+            |a: i32, b: i32, shift: u32| ((a >> shift) & 255) * ((b << (24 - shift)) >> 24);
         std::array::from_fn(|i| {
-            let products = a[i].to_le_bytes().into_iter().zip(b[i].to_le_bytes());
-            let products = products.map(|(a, b)| i32::from(a) * i32::from(b as i8));
-            sums[i].wrapping_add(products.sum())
+            let (a, b) = (a[i], b[i]);
+            let low = product(a, b, 0) + product(a, b, 8);
+            sums[i].wrapping_add(low + product(a, b, 16) + product(a, b, 24))
         })
     }
 
