@@ -8,7 +8,7 @@ use crate::compute::Compute;
 use crate::embeddings::EncodeStats;
 use crate::error::Result;
 use crate::models::Dimensions;
-use crate::weights::TensorSource;
+use crate::weights::{TensorSource, integers_of};
 
 /// What an engine knows of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl FileInfo {
         let (mut num_parameters, mut dtypes) = (0, BTreeMap::new());
         for name in weights.names() {
             // Scales and sums are part of the encoding of integers.
-            if name.ends_with(".scale") || name.ends_with(".sum") {
+            if integers_of(name).is_some() {
                 continue;
             }
             let tensor = weights.require(name)?;

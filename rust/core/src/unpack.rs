@@ -184,7 +184,10 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::fixtures::{all_values, hf, hf_copy, open_with};
+    use crate::compute::Compute;
+    use crate::convert::ConvertOptions;
+    use crate::fixtures::{all_values, convert_to, hf, hf_copy, open_with};
+    use crate::open::open;
 
     fn cached(cache: &Path) -> Vec<PathBuf> {
         let entries = fs::read_dir(cache.join("unpacked")).unwrap();
@@ -206,6 +209,30 @@ mod tests {
         fs::copy(&weights, source.join("copy")).unwrap();
         fs::rename(source.join("copy"), &weights).unwrap();
         assert_ne!(open_with(&source, &cache).unwrap().path, first.path);
+    }
+
+    #[test]
+    fn other_arithmetic_is_packed_once_for_each() {
+        let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let target = folder.path().join("model");
+        convert_to(&hf("bert"), &target, &ConvertOptions::default());
+        let open = |compute| {
+            let cache_dir = Some(cache.path().to_owned());
+            open(&target, &OpenOptions { cache_dir, compute, verify: true }).unwrap()
+        };
+        let mut paths = Vec::new();
+        for compute in [Compute::Int16, Compute::Int8, Compute::Int16, Compute::Int8] {
+            let model = open(Some(compute));
+            assert_eq!(model.compute, compute);
+            paths.push((fs::metadata(&model.path).unwrap().modified().unwrap(), model.path));
+        }
+        assert_eq!(paths[..2], paths[2..]);
+        assert_eq!(cached(cache.path()).len(), 2);
+        for compute in [None, Some(Compute::Float32)] {
+            let model = open(compute);
+            assert_eq!((model.compute, model.path), (Compute::Float32, target.join("model.arrow")));
+        }
+        assert_eq!(cached(cache.path()).len(), 2);
     }
 
     #[test]

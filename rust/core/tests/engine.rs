@@ -8,8 +8,8 @@ use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arrowembed::{
-    CacheLimits, ConvertOptions, EncodeOptions, Engine, Error, Normalize, Pooling, convert,
-    num_threads, set_num_threads,
+    CacheLimits, Compute, ConvertOptions, EncodeOptions, Engine, Error, Normalize, Pooling,
+    convert, num_threads, set_num_threads,
 };
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -26,6 +26,18 @@ fn open(name: &str, limits: CacheLimits) -> Engine {
 }
 
 static BERT: LazyLock<Engine> = LazyLock::new(|| open("bert", CacheLimits::OFF));
+static INT16: LazyLock<Engine> = LazyLock::new(|| computing(Compute::Int16));
+static INT8: LazyLock<Engine> = LazyLock::new(|| computing(Compute::Int8));
+
+fn computing(compute: Compute) -> Engine {
+    let builder = Engine::builder().compute(compute).cache(CacheLimits::OFF);
+    builder.cache_dir(UNPACKED.path()).open(model("bert")).unwrap()
+}
+
+/// Engines of every arithmetic.
+fn every_compute() -> [&'static Engine; 3] {
+    [&BERT, &INT16, &INT8]
+}
 
 /// Held by tests that change the process's number of threads.
 fn threads() -> MutexGuard<'static, ()> {
@@ -98,19 +110,21 @@ fn one_text_on_several_threads_is_the_same_and_never_stuck() {
     let text = "the quick brown fox jumps over the lazy dog ".repeat(20);
     let _alone = threads();
     let before = num_threads().unwrap();
-    set_num_threads(1).unwrap();
-    let expected = bits(BERT.encode(&[&text]).unwrap().as_slice());
-    for count in 1..6 {
-        set_num_threads(count).unwrap();
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for _ in 0..25 {
-                        assert_eq!(bits(BERT.encode(&[&text]).unwrap().as_slice()), expected);
-                    }
-                });
-            }
-        });
+    for engine in every_compute() {
+        set_num_threads(1).unwrap();
+        let expected = bits(engine.encode(&[&text]).unwrap().as_slice());
+        for count in 1..6 {
+            set_num_threads(count).unwrap();
+            std::thread::scope(|scope| {
+                for _ in 0..4 {
+                    scope.spawn(|| {
+                        for _ in 0..25 {
+                            assert_eq!(bits(engine.encode(&[&text]).unwrap().as_slice()), expected);
+                        }
+                    });
+                }
+            });
+        }
     }
     set_num_threads(before).unwrap();
 }
@@ -129,8 +143,55 @@ fn candle_gives_the_same_vectors() {
     assert!(!candle.info().unwrap().mapped);
 }
 
+/// candle multiplies the numbers that integers stand for by activations that are not rounded.
+#[cfg(feature = "candle")]
+#[test]
+fn candle_reads_models_of_integers() {
+    let (folder, texts) = (tempfile::tempdir().unwrap(), texts("bert").texts);
+    for (dtype, engine, tolerance) in [("int16", &INT16, 1e-3), ("int8", &INT8, 2e-2)] {
+        let target = folder.path().join(dtype);
+        let options = ConvertOptions { dtype: dtype.parse().unwrap(), ..Default::default() };
+        convert(&model("bert"), &target, &options, &mut |_, _| ControlFlow::Continue(())).unwrap();
+        let candle = Engine::builder().device("candle").open(&target).unwrap();
+        assert_eq!(candle.info().unwrap().compute, Compute::Float32);
+        let vectors = candle.encode(&texts).unwrap();
+        let ours = engine.encode(&texts).unwrap();
+        let difference = largest_difference(vectors.as_slice(), ours.as_slice());
+        assert!(difference > 0.0 && difference < tolerance, "{dtype}: {difference}");
+    }
+}
+
+#[test]
+fn arithmetic_is_chosen_when_a_model_is_opened() {
+    let texts = texts("bert").texts;
+    let folder = tempfile::tempdir().unwrap();
+    let mut seen = vec![BERT.encode(&texts).unwrap().into_vec()];
+    for (engine, compute) in [(&INT16, Compute::Int16), (&INT8, Compute::Int8)] {
+        assert_eq!(engine.info().unwrap().compute, compute);
+        let vectors = engine.encode(&texts).unwrap().into_vec();
+        let target = folder.path().join(compute.name());
+        let options =
+            ConvertOptions { dtype: compute.name().parse().unwrap(), ..Default::default() };
+        convert(&model("bert"), &target, &options, &mut |_, _| ControlFlow::Continue(())).unwrap();
+        let converted = Engine::open(&target).unwrap();
+        assert_eq!(converted.info().unwrap().compute, compute);
+        assert_eq!(bits(converted.encode(&texts).unwrap().as_slice()), bits(&vectors));
+        seen.push(vectors);
+    }
+    let [float32, int16, int8] = &seen[..] else { panic!() };
+    let (near, far) = (largest_difference(float32, int16), largest_difference(float32, int8));
+    assert!(0.0 < near && near < 2e-3 && near < far && far < 3e-2, "{near} {far}");
+}
+
+#[test]
+fn integers_are_for_the_cpu() {
+    let builder = Engine::builder().compute(Compute::Int16).device("cuda:0");
+    let error = builder.open(model("bert")).unwrap_err().to_string();
+    assert!(error.starts_with("compute: is int16; device \"cuda:0\" allows auto"), "{error}");
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     /// Whatever is in the batch, in whatever order and on however many threads, a text's vector is
     /// bit for bit that of the text alone.
@@ -139,6 +200,7 @@ proptest! {
         order in prop::collection::vec(0_usize..15, 0..60),
         words in prop::collection::vec("[a-z ]{0,120}", 0..10),
         threads in 1_usize..6,
+        engine in prop::sample::select(every_compute().to_vec()),
         max_texts in prop::option::of(1_usize..9),
     ) {
         let known = texts("bert").texts;
@@ -152,12 +214,12 @@ proptest! {
         let _alone = self::threads();
         let before = num_threads().unwrap();
         set_num_threads(threads).unwrap();
-        let batched = BERT.encode_with(&batch, &options, None).unwrap();
+        let batched = engine.encode_with(&batch, &options, None).unwrap();
         set_num_threads(before).unwrap();
 
         prop_assert_eq!(batched.len(), batch.len());
         for (vector, text) in batched.rows().zip(&batch) {
-            let single = BERT.encode(std::slice::from_ref(text)).unwrap();
+            let single = engine.encode(std::slice::from_ref(text)).unwrap();
             prop_assert_eq!(bits(vector), bits(single.as_slice()), "{:?}", text);
         }
     }

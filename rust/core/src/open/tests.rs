@@ -102,6 +102,35 @@ fn integers_survive_being_unpacked() {
 }
 
 #[test]
+fn weights_made_when_opened_are_those_of_a_conversion() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache_dir = Some(folder.path().join("cache"));
+    let source = folder.path().join("float16");
+    convert_to(&hf("bert"), &source, &ConvertOptions::default());
+    for (compute, dtype) in [(Compute::Int16, "int16"), (Compute::Int8, "int8")] {
+        let converted = folder.path().join(dtype);
+        convert_to(&source, &converted, &options(dtype, "packed", "arrow", "none"));
+        let options =
+            OpenOptions { cache_dir: cache_dir.clone(), compute: Some(compute), verify: true };
+        let (opened, converted) =
+            (open(&source, &options).unwrap(), open(&converted, &options).unwrap());
+        assert_eq!((opened.compute, converted.compute), (compute, compute));
+        assert!(converted.path.ends_with("model.arrow"), "it is mapped as it is");
+        let expected = all_values(converted.weights.as_ref());
+        assert_eq!(all_values(opened.weights.as_ref()), expected);
+
+        let float32 = OpenOptions { compute: Some(Compute::Float32), ..options };
+        let float32 = open(&folder.path().join(dtype), &float32).unwrap();
+        assert_eq!(float32.compute, Compute::Float32);
+        assert_packed(&float32);
+        for (name, (_, values)) in all_values(float32.weights.as_ref()) {
+            let close = |(a, b): (&f32, &f32)| (a - b).abs() <= a.abs() / 2048.0 + 6e-8;
+            assert!(values.iter().zip(&expected[&name].1).all(close), "{dtype} {name}");
+        }
+    }
+}
+
+#[test]
 fn half_precision_sources_stay_half_precision() {
     let folder = tempfile::tempdir().unwrap();
     let target = folder.path().join("half");

@@ -145,6 +145,11 @@ pub(crate) fn sum_name(name: &str) -> String {
     format!("{name}.sum")
 }
 
+/// Name of the tensor of integers to which scales or sums of this name would belong.
+pub(crate) fn integers_of(name: &str) -> Option<&str> {
+    name.strip_suffix(".scale").or_else(|| name.strip_suffix(".sum"))
+}
+
 /// A named tensor that shares the memory of the source it came from.
 #[derive(Debug, Clone)]
 pub struct Tensor {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::values::{Companion, encode, read_f32};
-use super::{DType, Layout, Tensor, TensorSource, scale_name, sum_name};
+use super::{DType, Layout, Tensor, TensorSource, integers_of, scale_name, sum_name};
 use crate::error::{Error, Result};
 use crate::models;
 use crate::ops::{Backend, LinearSpec, Load};
@@ -41,10 +41,7 @@ pub(crate) fn plan_row_major(source: &dyn TensorSource) -> Vec<Planned> {
     let names = source.names();
     let all: HashSet<&str> = names.iter().copied().collect();
     // What belongs to tensors of integers is made anew, or fall away with them.
-    let belongs = |name: &str| {
-        let of = name.strip_suffix(".scale").or_else(|| name.strip_suffix(".sum"));
-        of.is_some_and(|of| all.contains(of))
-    };
+    let belongs = |name: &str| integers_of(name).is_some_and(|of| all.contains(of));
     names
         .iter()
         .filter(|name| !belongs(name))

@@ -75,7 +75,9 @@ pub(super) fn dequantize(integers: &mut [f32], scales: &[f32], in_features: usiz
     for (o, row) in integers.chunks_exact_mut(width).enumerate() {
         for (block, part) in row.chunks_mut(BLOCK).enumerate() {
             let scale = scales[block * out_features + o];
-            part.iter_mut().for_each(|x| *x *= scale);
+            for x in part {
+                *x *= scale;
+            }
         }
     }
 }

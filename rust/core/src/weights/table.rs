@@ -267,9 +267,9 @@ impl Rows {
                     ),
                 ))
             };
-            match row.shape.as_slice() {
-                &[rows, ..] if !row.layout.has_blocks() => check(scale_name(&row.name), &[rows])?,
-                &[out_features, in_features] => {
+            match *row.shape.as_slice() {
+                [rows, ..] if !row.layout.has_blocks() => check(scale_name(&row.name), &[rows])?,
+                [out_features, in_features] => {
                     let shape = [in_features.div_ceil(BLOCK), out_features];
                     check(scale_name(&row.name), &shape)?;
                     check(sum_name(&row.name), &shape)?;
