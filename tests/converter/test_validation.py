@@ -27,7 +27,7 @@ def test_the_texts_are_many_and_different() -> None:
     assert {"", " "} <= set(TEXTS)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int16", "int8"])
 def test_the_real_model(tmp_path: Path, dtype: Any) -> None:
     target = tmp_path / "all-MiniLM-L6-v2"
     convert_model("all-MiniLM-L6-v2", target, dtype=dtype)
@@ -38,6 +38,16 @@ def test_the_real_model(tmp_path: Path, dtype: Any) -> None:
     assert result.passed
     # The tolerance is not so wide that it would pass another dtype's errors.
     assert dtype == "float32" or result.reference.worst > TOLERANCES["float32"]
+
+
+def test_arithmetic_chosen_when_opened(bert: Path, command: Command, tmp_path: Path) -> None:
+    convert_model(str(bert), tmp_path / "target")
+    arguments = ("validate", tmp_path / "target", "--source", bert, "--compute", "int8")
+    assert "(float16 weights, computed in int8)" in command(*arguments).stdout
+    report = json.loads(command(*arguments, "--json").stdout)
+    assert (report["dtype"], report["compute"]) == ("float16", "int8")
+    assert report["tolerance"] == TOLERANCES["int8"]
+    assert TOLERANCES["float16"] < report["reference"]["worst"] <= TOLERANCES["int8"]
 
 
 def test_command(bert: Path, command: Command, tmp_path: Path) -> None:

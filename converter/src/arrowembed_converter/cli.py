@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from arrowembed.cli.options import compute_option
 from arrowembed_converter.peers import PEERS
 
 _TOKEN = click.option(
@@ -86,10 +87,11 @@ def convert(*, as_json: bool, quiet: bool, **options: Any) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Texts to compare: a line each, or a JSON list.  [default: a varied built-in list]",
 )
+@compute_option
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0),
-    help="Largest 1 - cosine allowed.  [default: by the model's dtype]",
+    help="Largest 1 - cosine allowed.  [default: by the model's dtype and arithmetic]",
 )
 @click.option("--against", type=click.Choice(PEERS), help="Compare with another package, too.")
 @_TOKEN

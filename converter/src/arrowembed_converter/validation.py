@@ -16,12 +16,13 @@ from arrowembed.errors import (
     ModelNotFoundError,
     UnsupportedModelError,
 )
+from arrowembed.options import Compute
 from arrowembed_converter import peers, sources
 from arrowembed_converter.reference import Reference, UnsupportedReferenceError
 from arrowembed_converter.validation_texts import TEXTS
 
 TOLERANCES = {"float32": 1e-9, "float16": 1e-5, "int16": 1e-4, "int8": 2e-2}
-"""Largest 1 - cosine for each dtype of weights."""
+"""Largest 1 - cosine for weights stored in a dtype, and for arithmetic in it."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class Validation:
 
     model: str
     dtype: str
+    """What the weights are stored in."""
+    compute: str
+    """What matrices are multiplied in."""
     source: str
     texts: int
     truncated: int
@@ -67,7 +71,7 @@ class Validation:
 
     def __str__(self) -> str:
         lines = [
-            f"{self.model} ({self.dtype}) against {self.source}",
+            f"{self.model} ({self._numbers}) against {self.source}",
             f"{self.texts} texts, {self.truncated} of them beyond the model's limit",
             _token_line(self.different_tokens),
             "",
@@ -80,8 +84,12 @@ class Validation:
             for name, row in rows.items()
         ]
         verdict = "passed" if self.passed else "FAILED"
-        lines += ["", f"{verdict}: the worst 1-cos allowed for {self.dtype} is {self.tolerance:g}"]
+        lines += ["", f"{verdict}: the worst 1-cos allowed for it is {self.tolerance:g}"]
         return "\n".join(lines)
+
+    @property
+    def _numbers(self) -> str:
+        return f"{self.dtype} weights, computed in {self.compute}"
 
 
 def validate_model(
@@ -89,6 +97,7 @@ def validate_model(
     *,
     source: str | None = None,
     texts: Sequence[str] = TEXTS,
+    compute: Compute | None = None,
     tolerance: float | None = None,
     against: str | None = None,
     token: str | None = None,
@@ -101,7 +110,8 @@ def validate_model(
         source: The Hugging Face folder or name it was converted from; None looks it up under the
             model's name.
         texts: What to compare; at least one.
-        tolerance: Largest 1 - cosine allowed; None goes by the model's dtype.
+        compute: As for `Embedder`.
+        tolerance: Largest 1 - cosine allowed; None goes by the model's dtype and arithmetic.
         against: One of `peers.PEERS` to compare with, too; it opens the source's folder.
         token: Access token for the hub, should the source have to be fetched.
         local_files_only: Never ask the hub.
@@ -114,7 +124,9 @@ def validate_model(
     """
     if not texts:
         raise InvalidArgumentError("there are no texts to compare")
-    embedder = Embedder(model, cache_size=0, token=token, local_files_only=local_files_only)
+    embedder = Embedder(
+        model, compute=compute, cache_size=0, token=token, local_files_only=local_files_only
+    )
     info = embedder.info()
     try:
         original = sources.locate(
@@ -139,15 +151,18 @@ def validate_model(
     # An empty prompt: the reference knows of none.
     found = embedder.encode(list(texts), prompt="")
     ids = embedder.tokenize(list(texts), prompt="")["input_ids"]
-    dtype = info["dtype"]
+    dtype, arithmetic = info["dtype"], info["compute"]
+    if tolerance is None:
+        tolerance = max(TOLERANCES[dtype], TOLERANCES[arithmetic])
     return Validation(
         model=info["path"],
         dtype=dtype,
+        compute=arithmetic,
         source=str(original),
         texts=len(texts),
         truncated=sum(length > len(kept) for kept, _, length in tokens),
         different_tokens=[i for i, (kept, _, _) in enumerate(tokens) if kept != ids[i]],
-        tolerance=tolerance if tolerance is not None else TOLERANCES[dtype],
+        tolerance=tolerance,
         reference=agreement(found, expected),
         peer={}
         if peer is None

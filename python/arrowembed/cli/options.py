@@ -17,15 +17,18 @@ R = TypeVar("R")
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
 
+compute_option = click.option(
+    "--compute",
+    type=click.Choice(["auto", "float32", "int16", "int8"]),
+    help="Numbers to compute in.  [default: those that the model is stored in]",
+)
+
+
 def model_options(command: Callable[P, R]) -> Callable[P, R]:
     """Adds the options that say which model to open, and how."""
     for option in (
         click.option("--threads", type=click.IntRange(min=1), help="Threads to compute on."),
-        click.option(
-            "--compute",
-            type=click.Choice(["auto", "float32", "int16", "int8"]),
-            help="Numbers to compute in.  [default: those that the model is stored in]",
-        ),
+        compute_option,
         click.option(
             "--truncate-dim",
             type=click.IntRange(min=1),

@@ -27,10 +27,12 @@ thread_local! {
     static CONTEXT: Context = Context::default();
 }
 
-/// The instruction set that the CPU kernels use on this machine: scalar, avx2, avx512 or neon.
+/// The instruction set that the CPU kernels use on this machine: scalar, avx2, avxvnni, avx512, amx or
+/// neon.
 ///
 /// ```
-/// assert!(["scalar", "avx2", "avx512", "neon"].contains(&arrowembed::isa()));
+/// let known = ["scalar", "avx2", "avxvnni", "avx512", "amx", "neon"];
+/// assert!(known.contains(&arrowembed::isa()));
 /// ```
 pub fn isa() -> &'static str {
     cpu::Isa::chosen().name()
