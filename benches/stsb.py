@@ -40,7 +40,7 @@ def main() -> None:
     second = model.encode([row["sentence2"] for row in rows])
     cosines = model.similarity_pairwise(first, second).astype(np.float64)
     scores = np.array([float(row["score"]) for row in rows])
-    print(f"{len(rows)} pairs, Spearman {spearman(cosines, scores):.4f}")
+    print(f"{len(rows)} pairs, Spearman {spearman(cosines, scores):.5f}")
 
 
 if __name__ == "__main__":
