@@ -9,14 +9,15 @@ use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::scratch::{Line, Tensor};
 use crate::error::{Error, Result};
 use crate::process::PerProcess;
 
-/// How often a member looks whether the others have come before it sleeps: some tens of microseconds,
-/// longer than an operation of a short text and shorter than it would take to be woken.
-const LOOKS: usize = 10_000;
+/// How long a member looks whether the others have come before it sleeps. Shares of an operation take a
+/// few microseconds more or less; whoever is later than this has lost its core to another process.
+const PATIENCE: Duration = Duration::from_micros(50);
 
 /// What the members share during one forward pass.
 #[derive(Debug)]
@@ -137,14 +138,14 @@ impl Member {
             team.woken.notify_all();
             return Ok(());
         }
-        for _ in 0..LOOKS {
-            if team.held.load(Ordering::Acquire) != this {
-                return Ok(());
+        let started = Instant::now();
+        while started.elapsed() < PATIENCE && !team.over.load(Ordering::Acquire) {
+            for _ in 0..32 {
+                if team.held.load(Ordering::Acquire) != this {
+                    return Ok(());
+                }
+                std::hint::spin_loop();
             }
-            if team.over.load(Ordering::Acquire) {
-                break;
-            }
-            std::hint::spin_loop();
         }
         let mut sleeping = lock(&team.sleeping);
         while team.held.load(Ordering::Acquire) == this && !team.over.load(Ordering::Acquire) {
