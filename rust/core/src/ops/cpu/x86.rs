@@ -311,7 +311,7 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn load_f16(self, from: *const u16) -> Self::V {
         // SAFETY: see above.
-        unsafe { load_halves(from) }
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
     }
 
     #[inline(always)]
@@ -487,25 +487,4 @@ fn multiply_eight_pairs(mut sums: __m256i, a: __m256i, b: __m256i) -> __m256i {
         );
     }
     sums
-}
-
-/// `_mm512_cvtph_ps` of what is in memory. The intrinsic asks for a form of the instruction that takes
-/// registers only, and that one is busy where multiply-adds are, twice as long.
-///
-/// # Safety
-/// 16 half-precision numbers are readable at `from`.
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn load_halves(from: *const u16) -> __m512 {
-    let floats;
-    // SAFETY: the caller vouches for what is read.
-    unsafe {
-        std::arch::asm!(
-            "vcvtph2ps {floats}, ymmword ptr [{from}]",
-            floats = lateout(zmm_reg) floats,
-            from = in(reg) from,
-            options(pure, readonly, nostack, preserves_flags),
-        );
-    }
-    floats
 }
