@@ -111,8 +111,8 @@ pub(super) unsafe fn split_product(
     debug_assert!(steps > 0);
     // What is in the tiles lives within one block: the compiler knows nothing of them.
     if let Some(more) = more {
-        // SAFETY: `Tiles` is proof of the instructions and of their configuration; the caller vouches for what is read, and what is
-        // written are four tiles in rows of 128 bytes.
+        // SAFETY: `Tiles` is proof of the instructions and of their configuration; the caller vouches
+        // for what is read, and what is written are four tiles in rows of 128 bytes.
         unsafe {
             asm!(
                 "tileloadd tmm0, [{out} + {row}]",
@@ -218,8 +218,8 @@ pub(super) unsafe fn byte_product(
     out: &mut [[i32; 32]; 32],
 ) {
     debug_assert!(steps > 0);
-    // SAFETY: `Tiles` is proof of the instructions and of their configuration; the caller vouches for what is read, and what is
-    // written are four tiles in rows of 128 bytes.
+    // SAFETY: `Tiles` is proof of the instructions and of their configuration; the caller vouches for
+    // what is read, and what is written are four tiles in rows of 128 bytes.
     unsafe {
         asm!(
             "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",

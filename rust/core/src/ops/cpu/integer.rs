@@ -8,7 +8,7 @@
 
 use super::matmul::Finish;
 use super::simd::{LANES, Simd, load_upto};
-use super::views::{RowPointers, Rows, RowsMut, for_each_row};
+use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
 use crate::weights::panels::{BLOCK, groups};
 
 /// Rows and columns of the largest tile.
@@ -194,9 +194,7 @@ pub(super) fn matmul<S: Simd, W: Element>(
     inputs: &mut Inputs,
 ) {
     const { assert!(S::TILE_ROWS <= TILE && S::TILE_PANELS * LANES <= TILE) };
-    assert_eq!(a.width, weight.in_features, "input features");
-    assert_eq!(out.width, weight.out_features, "output features");
-    assert_eq!(a.count, out.count, "rows");
+    expect_shapes(a, [weight.out_features, weight.in_features], out);
     inputs.quantize::<S, W>(simd, a);
     let mut sums: Sums = [[0; TILE]; TILE];
     let row_blocks = a.count.div_ceil(S::TILE_ROWS);

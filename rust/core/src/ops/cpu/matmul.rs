@@ -10,7 +10,7 @@
 use half::f16;
 
 use super::simd::{LANES, Simd};
-use super::views::{RowPointers, Rows, RowsMut, for_each_row};
+use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
 
 /// Input features of a block: a panel's block of float16 weights (12 KiB) stays in the first-level
 /// cache while the rows pass by.
@@ -94,9 +94,7 @@ pub(super) fn matmul<S: Simd, W: Weight>(
 ) {
     const { assert!(S::TILE_PANELS * LANES <= MAX_COLUMNS) };
     const { assert!(S::TILE_ROWS * MAX_COLUMNS <= MAX_TILE) };
-    assert_eq!(a.width, weight.in_features, "input features");
-    assert_eq!(out.width, weight.out_features, "output features");
-    assert_eq!(a.count, out.count, "rows");
+    expect_shapes(a, [weight.out_features, weight.in_features], out);
     let in_features = a.width;
     let row_blocks = a.count.div_ceil(S::TILE_ROWS);
     let end = out.columns.end;

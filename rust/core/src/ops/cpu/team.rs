@@ -56,6 +56,12 @@ impl Shared {
         // SAFETY: the vector itself is only changed by `Arc::get_mut`, when nobody else has it.
         unsafe { (*self.0.get()).as_ptr().cast_mut().cast() }
     }
+
+    /// Floats that there is room for.
+    fn len(&self) -> usize {
+        // SAFETY: as in `as_ptr`.
+        unsafe { (*self.0.get()).len() * Line::FLOATS }
+    }
 }
 
 /// Buffers of the last team, for the next one.
@@ -121,7 +127,9 @@ impl Member {
         }
         let place = tensors.places[self.asked];
         self.asked += 1;
-        Tensor::shared(Arc::clone(&tensors.buffers[place]), rows, width)
+        let shared = Arc::clone(&tensors.buffers[place]);
+        assert!(rows * width <= shared.len(), "members disagree about a tensor");
+        Tensor::shared(shared, rows, width)
     }
 
     /// Waits until all members are here. What they wrote before can then be read.

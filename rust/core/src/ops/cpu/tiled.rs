@@ -15,7 +15,7 @@ use super::amx::{Amx, Block, TILE, byte_product, split_product, two_byte_product
 use super::integer::{Inputs, Place, Quantized, Sums};
 use super::matmul::{Finish, Panels};
 use super::simd::{LANES, Simd};
-use super::views::{Rows, RowsMut};
+use super::views::{Rows, RowsMut, expect_shapes};
 use crate::weights::panels::BLOCK;
 
 /// k of one step, in bfloat16 and in bytes.
@@ -55,7 +55,7 @@ pub(super) fn matmul<S: Simd>(
     finish: &impl Finish<S>,
     scratch: &mut Scratch,
 ) {
-    expect_shapes(a, (weight.out_features, weight.in_features), out);
+    expect_shapes(a, [weight.out_features, weight.in_features], out);
     let steps = a.width.div_ceil(STEP);
     let row_tiles = a.count.div_ceil(TILE_ROWS);
     scratch.reserve(2 * steps * row_tiles, 4 * STEPS);
@@ -220,7 +220,7 @@ pub(super) fn matmul_int8<S: Simd>(
     finish: &impl Finish<S>,
     (inputs, scratch): (&mut Inputs, &mut Scratch),
 ) {
-    expect_shapes(a, (weight.out_features, weight.in_features), out);
+    expect_shapes(a, [weight.out_features, weight.in_features], out);
     inputs.quantize::<S, i8>(simd, a);
     scratch.reserve(0, 2 * BLOCK.div_ceil(BYTES));
     let mut sums: Sums = [[0; 2 * LANES]; 2 * TILE_ROWS];
@@ -275,7 +275,7 @@ pub(super) fn matmul_int16<S: Simd>(
     finish: &impl Finish<S>,
     (inputs, scratch): (&mut Inputs, &mut Scratch),
 ) {
-    expect_shapes(a, (weight.out_features, weight.in_features), out);
+    expect_shapes(a, [weight.out_features, weight.in_features], out);
     inputs.quantize::<S, i16>(simd, a);
     // Rows of bytes, those of a tile with high and then with low ones.
     let stride = a.width.next_multiple_of(BYTES);
@@ -406,12 +406,6 @@ unsafe fn quads(first: __m512i, second: __m512i) -> __m512i {
         let order = _mm_setr_epi8(0, 1, 8, 9, 2, 3, 10, 11, 4, 5, 12, 13, 6, 7, 14, 15);
         _mm512_shuffle_epi8(packed, _mm512_broadcast_i32x4(order))
     }
-}
-
-fn expect_shapes(a: Rows<'_>, (out_features, in_features): (usize, usize), out: &RowsMut<'_>) {
-    assert_eq!(a.width, in_features, "input features");
-    assert_eq!(out.width, out_features, "output features");
-    assert_eq!(a.count, out.count, "rows");
 }
 
 impl Scratch {

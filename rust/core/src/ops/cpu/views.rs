@@ -4,7 +4,7 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::simd::{Simd, load_upto, store_upto};
+use super::simd::{LANES, Simd, load_upto, store_upto};
 
 /// Rows of floats at a fixed distance, for example one head's columns of a wider matrix.
 #[derive(Debug, Clone, Copy)]
@@ -68,9 +68,10 @@ impl<'a> RowsMut<'a> {
     /// The same rows, of which only these columns are to be written.
     ///
     /// # Panics
-    /// If they are not all there.
+    /// If they are not all there, or do not begin with a panel.
     pub(super) fn only(self, columns: Range<usize>) -> Self {
         assert!(columns.start <= columns.end && columns.end <= self.width, "columns");
+        assert!(columns.start.is_multiple_of(LANES) || columns.is_empty(), "panels");
         Self { columns, ..self }
     }
 
@@ -186,6 +187,16 @@ fn opaque<T>(pointer: *const T) -> *const T {
     }
     #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
     pointer
+}
+
+/// Checks that `out = a · weightᵀ` is possible with a weight of shape `[out_features, in_features]`.
+///
+/// # Panics
+/// If it is not.
+#[inline(always)]
+pub(super) fn expect_shapes(a: Rows<'_>, weight: [usize; 2], out: &RowsMut<'_>) {
+    assert_eq!([out.width, a.width], weight, "features");
+    assert_eq!(a.count, out.count, "rows");
 }
 
 fn fits(len: usize, count: usize, width: usize, stride: usize) -> bool {
