@@ -8,7 +8,7 @@ import pytest
 from arrowembed import Embedder, _core, models, set_num_threads
 from arrowembed.errors import InvalidArgumentError
 
-INTEGERS = ["int16", "int8"]
+COARSER = ["bfloat16", "int16", "int8"]
 
 
 def cached():
@@ -16,7 +16,7 @@ def cached():
     return {path: path.stat().st_mtime_ns for path in (models.home() / "unpacked").glob("*")}
 
 
-@pytest.mark.parametrize("compute", INTEGERS)
+@pytest.mark.parametrize("compute", COARSER)
 def test_chosen_when_opened_or_when_converted_is_the_same(
     bert_mean_folder, texts, tmp_path, compute
 ):
@@ -27,7 +27,7 @@ def test_chosen_when_opened_or_when_converted_is_the_same(
     np.testing.assert_array_equal(opened.encode(texts), converted.encode(texts))
 
 
-@pytest.mark.parametrize("compute", INTEGERS)
+@pytest.mark.parametrize("compute", COARSER)
 def test_a_model_is_made_anew_only_once(bert_mean_folder, compute):
     for given in (None, "float32"):
         assert Embedder(bert_mean_folder, compute=given).info()["compute"] == "float32"
@@ -39,7 +39,7 @@ def test_a_model_is_made_anew_only_once(bert_mean_folder, compute):
     assert dict([made]) == cached()
 
 
-@pytest.mark.parametrize("compute", INTEGERS)
+@pytest.mark.parametrize("compute", COARSER)
 def test_batches_threads_and_order_change_nothing(bert_mean_folder, texts, compute):
     model = Embedder(bert_mean_folder, compute=compute, cache_size=0)
     alone = np.stack([model.encode(text) for text in texts])
@@ -56,7 +56,7 @@ def test_batches_threads_and_order_change_nothing(bert_mean_folder, texts, compu
 def test_auto_is_lossless_to_the_eye(bert_mean_folder, texts, tmp_path):
     auto = Embedder(bert_mean_folder, compute="auto", cache_size=0)
     exact = Embedder(bert_mean_folder, cache_size=0)
-    assert auto.info()["compute"] in ("float32", "int16")
+    assert auto.info()["compute"] in ("float32", "bfloat16", "int16")
     cosines = auto.similarity_pairwise(auto.encode(texts), exact.encode(texts))
     np.testing.assert_allclose(cosines, 1, atol=1e-4)
     # A model that has been made of integers is computed in them.
@@ -64,11 +64,12 @@ def test_auto_is_lossless_to_the_eye(bert_mean_folder, texts, tmp_path):
     assert Embedder(tmp_path / "int8", compute="auto").info()["compute"] == "int8"
 
 
-def test_float32_from_integers(bert_mean_folder, texts, tmp_path):
-    _core.convert(str(bert_mean_folder), str(tmp_path / "int16"), dtype="int16")
-    model = Embedder(tmp_path / "int16", compute="float32", cache_size=0)
+@pytest.mark.parametrize("dtype", COARSER)
+def test_float32_from_coarser_numbers(bert_mean_folder, texts, tmp_path, dtype):
+    _core.convert(str(bert_mean_folder), str(tmp_path / dtype), dtype=dtype)
+    model = Embedder(tmp_path / dtype, compute="float32", cache_size=0)
     assert model.info()["compute"] == "float32"
-    candle = Embedder(tmp_path / "int16", device="candle", compute="auto", cache_size=0)
+    candle = Embedder(tmp_path / dtype, device="candle", compute="auto", cache_size=0)
     assert candle.info()["compute"] == "float32"
     np.testing.assert_allclose(model.encode(texts), candle.encode(texts), atol=2e-3)
 
@@ -81,7 +82,7 @@ def test_it_is_part_of_a_pickle(bert_mean_folder, texts):
 
 
 def test_what_is_not_allowed(bert_mean_folder):
-    with pytest.raises(InvalidArgumentError, match="allowed are auto, float32, int16, int8"):
+    with pytest.raises(InvalidArgumentError, match="allowed are auto, float32, bfloat16, int16, int8"):
         Embedder(bert_mean_folder, compute="int4")
     with pytest.raises(InvalidArgumentError, match=r"candle.*allows auto and float32"):
         Embedder(bert_mean_folder, compute="int16", device="candle")

@@ -26,8 +26,8 @@ def float16(minilm_folder):
     return Embedder(minilm_folder, cache_size=0)
 
 
-@pytest.fixture(scope="module", params=["int16", "int8"])
-def integers(request, minilm_source, tmp_path_factory):
+@pytest.fixture(scope="module", params=["bfloat16", "int16", "int8"])
+def coarser(request, minilm_source, tmp_path_factory):
     target = tmp_path_factory.mktemp("golden") / request.param
     _core.convert(str(minilm_source), str(target), dtype=request.param)
     return Embedder(target, cache_size=0)
@@ -61,19 +61,21 @@ def test_candle_and_the_kernels_agree(float32):
     np.testing.assert_allclose(candle, float32.encode(TEXTS), atol=2e-6)
 
 
-def test_integers(integers):
-    mean, worst = {"int16": (3e-5, 1e-4), "int8": (3e-3, 1e-2)}[integers.info()["compute"]]
-    errors = cosine_errors(integers.encode(TEXTS))
+def test_coarser_numbers(coarser):
+    mean, worst = {"bfloat16": (3e-5, 1e-4), "int16": (3e-5, 1e-4), "int8": (3e-3, 1e-2)}[
+        coarser.info()["compute"]
+    ]
+    errors = cosine_errors(coarser.encode(TEXTS))
     assert errors.max() < worst, f"text {errors.argmax()}"
     assert errors.mean() < mean
 
 
-def test_candle_and_the_kernels_agree_on_integers(integers):
+def test_candle_and_the_kernels_agree_on_coarser_numbers(coarser):
     """candle rounds no activations, so that only the weights' loss is in its vectors."""
-    candle = Embedder(integers.info()["path"], device="candle", cache_size=0).encode(TEXTS)
-    ours = integers.encode(TEXTS)
+    candle = Embedder(coarser.info()["path"], device="candle", cache_size=0).encode(TEXTS)
+    ours = coarser.encode(TEXTS)
     apart = 1 - (candle.astype(np.float64) * ours).sum(axis=1)
-    assert apart.max() < {"int16": 1e-4, "int8": 1e-2}[integers.info()["compute"]]
+    assert apart.max() < {"bfloat16": 1e-4, "int16": 1e-4, "int8": 1e-2}[coarser.info()["compute"]]
     assert cosine_errors(candle).max() < cosine_errors(ours).max()
 
 
@@ -127,9 +129,9 @@ def test_alone_and_together_are_the_same_bit_for_bit(float16):
     np.testing.assert_array_equal(together, alone)
 
 
-def test_with_integers_too(integers):
-    alone = np.stack([integers.encode(text) for text in TEXTS])
-    np.testing.assert_array_equal(integers.encode(TEXTS), alone)
+def test_with_coarser_numbers_too(coarser):
+    alone = np.stack([coarser.encode(text) for text in TEXTS])
+    np.testing.assert_array_equal(coarser.encode(TEXTS), alone)
 
 
 def test_the_float16_file_is_much_smaller_than_its_source(minilm_source, minilm_folder):

@@ -21,7 +21,7 @@ from arrowembed_converter.conversion import convert_model
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 TEXTS: list[str] = json.loads((HF / "bert" / "texts.json").read_text(encoding="utf-8"))["texts"]
-ATOL = {"float32": 2e-6, "float16": 2e-3, "int16": 2e-3, "int8": 5e-2}
+ATOL = {"float32": 2e-6, "float16": 2e-3, "bfloat16": 1e-2, "int16": 2e-3, "int8": 5e-2}
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def assert_vectors(target: Path, dtype: str) -> None:
         np.testing.assert_allclose(vectors, expected["embeddings"], rtol=0, atol=ATOL[dtype])
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "int16", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int16", "int8"])
 @pytest.mark.parametrize("layout", ["packed", "row_major"])
 @pytest.mark.parametrize(
     "file",
@@ -56,7 +56,7 @@ def test_every_form_computes_the_same(
     assert Path(result.report["path"]).stat().st_size == result.report["bytes"]
     stored = result.report["tensors"]
     integers = [tensor["layout"] for tensor in stored if tensor["dtype"] in ("int16", "int8")]
-    # Row-major, int16 is stored as float16.
+    # Row-major, bfloat16 and int16 are stored as float16.
     assert bool(integers) == (dtype == "int8" or (dtype, layout) == ("int16", "packed"))
     # Scales with all of them, sums with panels.
     companions = sum(1 if layout == "row_major" else 2 for layout in integers)

@@ -27,7 +27,7 @@ def test_the_texts_are_many_and_different() -> None:
     assert {"", " "} <= set(TEXTS)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16", "int16", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "int16", "int8"])
 def test_the_real_model(tmp_path: Path, dtype: Any) -> None:
     target = tmp_path / "all-MiniLM-L6-v2"
     convert_model("all-MiniLM-L6-v2", target, dtype=dtype)

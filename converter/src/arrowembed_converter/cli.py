@@ -22,7 +22,7 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Write the report a
 @click.argument("target", required=False, type=click.Path(path_type=Path))
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "float16", "int16", "int8"]),
+    type=click.Choice(["float32", "float16", "bfloat16", "int16", "int8"]),
     default="float16",
     show_default=True,
     help="Type in which matrices and tables are stored.",

@@ -17,7 +17,7 @@ from arrowembed_converter import sources
 if TYPE_CHECKING:
     from arrowembed._core import ConversionReport  # only in the stub
 
-DType = Literal["float32", "float16", "int16", "int8"]
+DType = Literal["float32", "float16", "bfloat16", "int16", "int8"]
 Layout = Literal["packed", "row_major"]
 Format = Literal["arrow", "parquet"]
 Compression = Literal["none", "lz4", "zstd"]

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 import click
 from tqdm import tqdm
 
-DType: TypeAlias = Literal["float16", "float32", "int16", "int8"]
+DType: TypeAlias = Literal["float16", "float32", "bfloat16", "int16", "int8"]
 
 
 @click.command()
@@ -16,7 +16,7 @@ DType: TypeAlias = Literal["float16", "float32", "int16", "int8"]
 @click.option("--token", envvar="HF_TOKEN", help="Access token for the hub.", show_envvar=True)
 @click.option(
     "--dtype",
-    type=click.Choice(["float16", "float32", "int16", "int8"]),
+    type=click.Choice(["float16", "float32", "bfloat16", "int16", "int8"]),
     default="float16",
     show_default=True,
     help="Type in which weights are stored.",

@@ -93,7 +93,7 @@ fn main() {
         .configure_from_args();
     for isa in instruction_sets() {
         share.set(peak(isa).expect("an instruction set of this machine") / 1e9);
-        for dtype in [DType::Float32, DType::Float16, DType::Int16, DType::Int8] {
+        for dtype in [DType::Float32, DType::Float16, DType::BFloat16, DType::Int16, DType::Int8] {
             let mut group = criterion.benchmark_group(format!("{isa}/{}", dtype.name()));
             for rows in [12, 128] {
                 for shape in SHAPES {

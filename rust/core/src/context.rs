@@ -1,5 +1,6 @@
 //! Where a forward pass runs: a device, and on each thread the memory that it needs there.
 
+use crate::compute::Compute;
 #[cfg(not(feature = "candle"))]
 use crate::error::Error;
 use crate::error::Result;
@@ -70,11 +71,12 @@ pub(crate) fn load(
     device: &str,
     metadata: &Metadata,
     weights: &dyn TensorSource,
+    compute: Compute,
 ) -> Result<Box<dyn Model>> {
     let (architecture, config) = (&metadata.architecture, &metadata.config);
     if device == "cpu" {
         let encoder = models::load(architecture, config, &mut cpu::Loader::new(weights))?;
-        return Ok(Box::new(OnCpu(encoder)));
+        return Ok(Box::new(OnCpu { encoder, compute }));
     }
     #[cfg(feature = "candle")]
     {
@@ -88,7 +90,10 @@ pub(crate) fn load(
 }
 
 /// Our own kernels on the mapped file.
-struct OnCpu(Box<dyn Encoder<cpu::Cpu, cpu::Context>>);
+struct OnCpu {
+    encoder: Box<dyn Encoder<cpu::Cpu, cpu::Context>>,
+    compute: Compute,
+}
 
 impl Model for OnCpu {
     fn forward(
@@ -97,7 +102,8 @@ impl Model for OnCpu {
         consume: &mut dyn FnMut(&[f32]) -> Result<()>,
     ) -> Result<()> {
         CONTEXT.with(|Context(context)| {
-            let hidden = self.0.forward(context, batch)?;
+            context.set_compute(self.compute);
+            let hidden = self.encoder.forward(context, batch)?;
             consume(&context.to_host(hidden)?)
         })
     }
@@ -109,7 +115,8 @@ impl Model for OnCpu {
     ) -> Option<Result<()>> {
         let forward = |member, consume: &mut dyn FnMut(&[f32]) -> Result<()>| {
             CONTEXT.with(|Context(context)| {
-                let hidden = context.as_member(member, || self.0.forward(context, batch))?;
+                context.set_compute(self.compute);
+                let hidden = context.as_member(member, || self.encoder.forward(context, batch))?;
                 consume(&context.to_host(hidden)?)
             })
         };

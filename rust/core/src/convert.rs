@@ -118,7 +118,7 @@ from_str!(Arrangement, "layout", "packed" => Packed, "row_major" => RowMajor);
 from_str!(Format, "format", "arrow" => Arrow, "parquet" => Parquet);
 from_str!(Compression, "compression", "none" => None, "lz4" => Lz4, "zstd" => Zstd);
 from_str!(DType, "dtype", "float32" => Float32, "float16" => Float16,
-    "int16" => Int16, "int8" => Int8);
+    "bfloat16" => BFloat16, "int16" => Int16, "int8" => Int8);
 
 /// What a conversion did.
 #[derive(Debug, Clone)]
@@ -190,12 +190,6 @@ pub fn convert(
     options: &ConvertOptions,
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<ConversionReport> {
-    if options.dtype == DType::BFloat16 {
-        return Err(Error::argument(
-            "dtype",
-            "is bfloat16; known are float32, float16, int16, int8",
-        ));
-    }
     // First of all: nothing is computed for a target that cannot be written.
     let folder = FolderInTheMaking::new(target)?;
     let SourceModel { mut metadata, weights, files, tokenizer_folder } = SourceModel::open(source)?;

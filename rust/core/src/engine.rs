@@ -91,7 +91,7 @@ impl Engine {
             ));
         }
         Ok(Self {
-            model: context::load(&device, &metadata, &*opened.weights)?,
+            model: context::load(&device, &metadata, &*opened.weights, opened.compute)?,
             tokenizer: Tokenizer::open(
                 &opened.tokenizer,
                 dimensions.vocab_size,

@@ -26,8 +26,8 @@ pub(crate) struct Unpacked {
 
 /// Finds or makes the packed form of some weights.
 ///
-/// Matrices and tables are stored in `dtype`; with `None` the dtypes stay as they are, but bfloat16 becomes
-/// float32. Two processes that do this at the same
+/// Matrices and tables are stored in `dtype`; with `None` the dtypes stay as they are, but a checkpoint's
+/// bfloat16 becomes float32. Two processes that do this at the same
 /// time both write, and the later one's file replaces the earlier one's, which stays mapped. If the
 /// cache cannot be written to, the packed form goes into a temporary file that lasts as long as it
 /// is mapped.

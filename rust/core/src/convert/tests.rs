@@ -201,15 +201,6 @@ fn a_tokenizer_that_is_missing_or_none_is_refused() {
     assert!(!target.exists());
 }
 
-#[test]
-fn bfloat16_cannot_be_asked_for() {
-    let options = ConvertOptions { dtype: DType::BFloat16, ..Default::default() };
-    let parent = tempfile::tempdir().unwrap();
-    let error = convert(&hf("bert"), &parent.path().join("m"), &options, &mut go_on).unwrap_err();
-    assert_eq!(error.code(), "invalid_argument");
-    assert!("bfloat16".parse::<DType>().is_err());
-}
-
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_an_error() {

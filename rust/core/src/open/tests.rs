@@ -107,7 +107,8 @@ fn weights_made_when_opened_are_those_of_a_conversion() {
     let cache_dir = Some(folder.path().join("cache"));
     let source = folder.path().join("float16");
     convert_to(&hf("bert"), &source, &ConvertOptions::default());
-    for (compute, dtype) in [(Compute::Int16, "int16"), (Compute::Int8, "int8")] {
+    for compute in [Compute::BFloat16, Compute::Int16, Compute::Int8] {
+        let dtype = compute.name();
         let converted = folder.path().join(dtype);
         convert_to(&source, &converted, &options(dtype, "packed", "arrow", "none"));
         let options =

@@ -36,7 +36,7 @@ pub enum DType {
     Float32,
     /// IEEE half precision.
     Float16,
-    /// The upper half of a float32. Only in sources; model files hold float32 instead.
+    /// The upper half of a float32; in model files only matrices in panels.
     BFloat16,
     /// Integers of 12 bits in 16, with scales; only matrices in panels.
     Int16,
@@ -83,7 +83,7 @@ pub enum Layout {
     /// Panels of 16 output features: for each input feature, 16 weights side by side.
     #[serde(rename = "panel16")]
     Panel16,
-    /// The same with input features in pairs, for 16-bit integers.
+    /// The same with input features in pairs, for bfloat16 and 16-bit integers.
     #[serde(rename = "panel16x2")]
     Panel16x2,
     /// The same with input features in fours, for bytes.
@@ -121,8 +121,8 @@ impl Layout {
     /// The panels that the kernels read elements of that type in.
     pub(crate) const fn panels_of(dtype: DType) -> Self {
         match dtype {
-            DType::Float32 | DType::Float16 | DType::BFloat16 => Self::Panel16,
-            DType::Int16 => Self::Panel16x2,
+            DType::Float32 | DType::Float16 => Self::Panel16,
+            DType::BFloat16 | DType::Int16 => Self::Panel16x2,
             DType::Int8 => Self::Panel16x4,
         }
     }

@@ -133,8 +133,8 @@ pub(crate) struct Packed {
 impl Planned {
     /// Gathers, converts and lays out the tensor.
     ///
-    /// `dtype` is what matrices and tables are stored in; `None` keeps the source's dtype. Everything
-    /// with fewer than two dimensions is float32 in any case. `origin` is for messages.
+    /// `dtype` is what matrices and tables are stored in; `None` keeps the source's dtype, but a
+    /// checkpoint's bfloat16 becomes float32. Everything with fewer than two dimensions is float32 in any case. `origin` is for messages.
     ///
     /// # Errors
     /// If a part is missing, has the wrong shape, or holds a NaN or an infinity.
@@ -211,7 +211,15 @@ impl Planned {
                 ));
             }
             match &mut all {
-                None => all = Some(Gathered { shape: tensor.shape, values, dtype: tensor.dtype }),
+                None => {
+                    // Of a checkpoint in bfloat16 only the weights were meant to be rounded.
+                    let checkpoint = tensor.layout == Layout::RowMajor;
+                    let dtype = match tensor.dtype {
+                        DType::BFloat16 if checkpoint => DType::Float32,
+                        dtype => dtype,
+                    };
+                    all = Some(Gathered { shape: tensor.shape, values, dtype });
+                }
                 Some(all) => all.append(tensor, values)?,
             }
         }

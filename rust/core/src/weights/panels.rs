@@ -1,8 +1,8 @@
 //! The layouts that the CPU kernels read: panels of 16 output features.
 //!
 //! A matrix `W[out_features, in_features]` is cut into panels of [`WIDTH`] rows. Within a panel the
-//! input features follow one another in groups of `g`: 1 with floats, 2 with 16-bit and 4 with 8-bit
-//! integers, as one lane of an instruction multiplies them. The element for input feature `k` and output
+//! input features follow one another in groups of `g`: 1 with float32 and float16, 2 with bfloat16 and
+//! 16-bit and 4 with 8-bit integers, as one lane of an instruction multiplies them. The element for input feature `k` and output
 //! feature `o` stands at `((o / 16 * groups + k / g) * 16 + o % 16) * g + k % g`: for each group, those of
 //! 16 output features side by side, which is one step of a matrix kernel. Rows past `out_features` in the
 //! last panel and input features past `in_features` in the last group are zero.

@@ -174,12 +174,8 @@ impl<'a> Columns<'a> {
                 dimensions.values().iter().map(|&d| usize::try_from(d).ok()).collect()
             })
             .ok_or_else(|| invalid("has a negative dimension".to_owned()))?;
-        let dtype = match DType::parse(self.dtypes.value(i)) {
-            Some(DType::BFloat16) | None => {
-                return Err(invalid(format!("has the unknown dtype {:?}", self.dtypes.value(i))));
-            }
-            Some(dtype) => dtype,
-        };
+        let dtype = DType::parse(self.dtypes.value(i))
+            .ok_or_else(|| invalid(format!("has the unknown dtype {:?}", self.dtypes.value(i))))?;
         let layout = Layout::parse(self.layouts.value(i)).ok_or_else(|| {
             invalid(format!("has the unknown layout {:?}", self.layouts.value(i)))
         })?;

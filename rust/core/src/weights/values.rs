@@ -1,8 +1,8 @@
 //! Tensors as float32 numbers, and numbers as the elements of a tensor.
 
 use arrow_buffer::Buffer;
-use half::f16;
 use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
 
 use super::quantize::{self, Integers};
 use super::{DType, Layout, Tensor, TensorSource, panels, scale_name, sum_name};
@@ -74,6 +74,9 @@ fn elements_as_f32(tensor: &Tensor) -> Result<Vec<f32>> {
 /// 4.9e-4; more means that values fell among the subnormals, below 6e-5.
 const FLOAT16_BOUND: f64 = 1e-3;
 
+/// Largest relative error with which bfloat16 replaces float32. Rounding to 8 bits gives at most 3.9e-3.
+const BFLOAT16_BOUND: f64 = 4e-3;
+
 /// Largest relative error with which int16 replaces float32. Blocks of Gaussian weights give about 5e-4,
 /// the matrices of all-MiniLM-L6-v2 up to 8.3e-4; at 3e-3 the largest weight of a block is some twenty times
 /// the typical one.
@@ -108,13 +111,14 @@ pub(crate) struct Companion {
 /// Stores row-major numbers, rows of `width`, in a dtype; `packed` in panels.
 ///
 /// Where the dtype would overflow or lose more than its bound, float32 is used instead and the
-/// result says why. There is no bfloat16 in model files; it is stored as float32. int16 is for matrices
-/// in panels; other tensors are stored as float16 with it.
+/// result says why. bfloat16 and int16 are for matrices in panels; other tensors are stored as float16 with
+/// them.
 pub(crate) fn encode(values: Vec<f32>, width: usize, dtype: DType, packed: bool) -> Encoded {
     let attempt = match dtype {
-        DType::Float32 | DType::BFloat16 => None,
+        DType::Float32 => None,
+        DType::BFloat16 if packed => Some(encode_bf16(&values, width)),
         DType::Int16 if packed => Some(encode_int16(&values, width)),
-        DType::Float16 | DType::Int16 => Some(encode_f16(&values, width, packed)),
+        DType::Float16 | DType::BFloat16 | DType::Int16 => Some(encode_f16(&values, width, packed)),
         DType::Int8 if packed => Some(encode_int8(&values, width)),
         DType::Int8 => Some(encode_int8_rows(&values, width)),
     };
@@ -149,6 +153,16 @@ fn encode_f16(values: &[f32], width: usize, packed: bool) -> Result<Encoded, Str
     let dtype = DType::Float16;
     let relative_error = bounded_error(values, rounded.iter().copied(), dtype, FLOAT16_BOUND)?;
     let (layout, data) = arrange(halves, width, dtype, packed);
+    Ok(Encoded { dtype, layout, data, companions: Vec::new(), relative_error, fallback: None })
+}
+
+fn encode_bf16(values: &[f32], width: usize) -> Result<Encoded, String> {
+    let rounded: Vec<bf16> = values.iter().map(|&value| bf16::from_f32(value)).collect();
+    let dtype = DType::BFloat16;
+    let read = rounded.iter().map(|value| value.to_f32());
+    let relative_error = bounded_error(values, read, dtype, BFLOAT16_BOUND)?;
+    let bits = rounded.into_iter().map(bf16::to_bits).collect();
+    let (layout, data) = arrange::<u16>(bits, width, dtype, true);
     Ok(Encoded { dtype, layout, data, companions: Vec::new(), relative_error, fallback: None })
 }
 
@@ -271,6 +285,7 @@ mod tests {
             for (dtype, tolerance) in [
                 (DType::Float32, 0.0),
                 (DType::Float16, largest / 2048.0),
+                (DType::BFloat16, largest / 256.0),
                 (DType::Int16, largest / 2047.0),
                 // The sum of two neighbours may set the scale.
                 (DType::Int8, largest / 127.0 * 1.001),
@@ -278,7 +293,7 @@ mod tests {
                 let encoded = encode(values.clone(), columns, dtype, packed);
                 if packed {
                     assert_eq!((encoded.dtype, encoded.layout), (dtype, Layout::panels_of(dtype)));
-                } else if dtype == DType::Int16 {
+                } else if matches!(dtype, DType::BFloat16 | DType::Int16) {
                     assert_eq!(encoded.dtype, DType::Float16);
                 } else {
                     assert_eq!((encoded.dtype, encoded.layout), (dtype, Layout::RowMajor));

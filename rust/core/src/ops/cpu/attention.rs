@@ -32,6 +32,8 @@ pub(super) struct AttentionJob<'a> {
     pub(super) heads: Heads,
     /// The heads to compute.
     pub(super) share: Range<usize>,
+    /// Whether operands may be rounded to bfloat16 where that is faster.
+    pub(super) rounded: bool,
 }
 
 /// `out` is `[tokens, heads.count * heads.head_dim]`; only the columns of the heads are written.
@@ -133,7 +135,7 @@ fn pack_values<'a>(
 
 /// Replaces scores, a multiple of 16, by `2^(scale * (score - largest))` and returns their sum.
 #[inline(always)]
-fn softmax_without_division<S: Simd>(simd: S, scores: &mut [f32], scale: f32) -> f32 {
+pub(super) fn softmax_without_division<S: Simd>(simd: S, scores: &mut [f32], scale: f32) -> f32 {
     let mut largest = simd.splat(f32::NEG_INFINITY);
     for chunk in scores.chunks_exact(LANES) {
         // SAFETY: the chunk holds 16 floats.

@@ -10,6 +10,7 @@ use super::scalar::Scalar;
 use super::simd::Simd;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
+use crate::weights::DType;
 
 /// Environment variable that asks for an instruction set by name, for measurements and tests.
 const VARIABLE: &str = "ARROWEMBED_ISA";
@@ -72,11 +73,16 @@ impl Isa {
         })
     }
 
-    /// Whether int16 is so much faster than float32 that its rounding is worth it: by the measurements in
-    /// docs/architecture/performance.md ("Integers"), 1.3 times and more, but only 1.1 times with AMX. NEON is
-    /// not measured; it needs four instructions for eight products, two with float32.
-    pub(crate) fn prefers_int16(self) -> bool {
-        !matches!(self.name(), "amx" | "neon")
+    /// What matrices of floats are worth being rounded to; `None` where nothing gains enough. By the
+    /// measurements in docs/architecture/performance.md ("Other arithmetic"), int16 is 1.3 times as fast as
+    /// float32 and more, bfloat16 with AMX 1.5 times. NEON is not measured; it needs four instructions for
+    /// eight products of int16, two with float32.
+    pub(crate) fn preferred(self) -> Option<DType> {
+        match self.name() {
+            "amx" => Some(DType::BFloat16),
+            "neon" => None,
+            _ => Some(DType::Int16),
+        }
     }
 
     /// `scalar`, `avx2`, `avxvnni`, `avx512`, `amx` or `neon`.
@@ -154,6 +160,6 @@ compile_for_each_isa! {
     fn layer_norm(job: &NormJob<'_>, rows: &mut [f32]);
     /// See [`super::kernels::add_embedding`].
     fn add_embedding(table: TableData<'_>, ids: &[u32], rows: &mut [f32]);
-    /// See [`super::attention::attention`].
+    /// See [`super::kernels::attention`].
     fn attention(job: &AttentionJob<'_>, out: RowsMut<'_>, scratch: &mut AttentionScratch);
 }

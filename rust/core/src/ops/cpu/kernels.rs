@@ -1,17 +1,18 @@
 //! The operations on whole tensors, generic over the instruction set; [`super::isa`] compiles each
 //! of them for every one.
 
-use half::f16;
+use half::{bf16, f16};
 
-pub(super) use super::attention::{AttentionJob, Scratch as AttentionScratch, attention};
+#[cfg(target_arch = "x86_64")]
+use super::amx;
+pub(super) use super::attention::AttentionJob;
+use super::attention::{self, attention as attention_in_floats};
 use super::integer::{self, Quantized};
 use super::math::activate;
 use super::matmul::{Finish, Panels, matmul};
 pub(super) use super::rows::TableData;
 use super::rows::{add_table_row, layer_norm as layer_norm_row};
 use super::simd::Simd;
-#[cfg(target_arch = "x86_64")]
-use super::tiled;
 use super::views::{Rows, RowsMut};
 use crate::ops::Activation;
 
@@ -20,6 +21,7 @@ use crate::ops::Activation;
 pub(super) enum Weights<'a> {
     Float32(Panels<'a, f32>),
     Float16(Panels<'a, f16>),
+    BFloat16(Panels<'a, bf16>),
     Int16(Quantized<'a, i16>),
     Int8(Quantized<'a, i8>),
 }
@@ -41,7 +43,7 @@ pub(super) struct LinearJob<'a> {
 pub(super) struct LinearScratch {
     inputs: integer::Inputs,
     #[cfg(target_arch = "x86_64")]
-    tiles: tiled::Scratch,
+    tiles: amx::tiles::Scratch,
 }
 
 /// What happens after the bias.
@@ -66,24 +68,33 @@ pub(super) fn linear<S: Simd>(
         Weights::Float32(weight) => matmul(simd, x, weight, &mut out, job),
         Weights::Float16(weight) => {
             #[cfg(target_arch = "x86_64")]
-            if let Some(amx) = simd.amx() {
-                return tiled::matmul(simd, amx, x, weight, &mut out, job, &mut scratch.tiles);
+            if let Some(proof) = simd.amx() {
+                let scratch = &mut scratch.tiles;
+                return amx::floats::matmul(simd, proof, x, weight, &mut out, job, scratch);
+            }
+            matmul(simd, x, weight, &mut out, job);
+        }
+        Weights::BFloat16(weight) => {
+            #[cfg(target_arch = "x86_64")]
+            if let Some(proof) = simd.amx() {
+                let scratch = &mut scratch.tiles;
+                return amx::bfloat16::matmul(simd, proof, x, weight, &mut out, job, scratch);
             }
             matmul(simd, x, weight, &mut out, job);
         }
         Weights::Int16(weight) => {
             #[cfg(target_arch = "x86_64")]
-            if let Some(amx) = simd.amx() {
+            if let Some(proof) = simd.amx() {
                 let scratch = (&mut scratch.inputs, &mut scratch.tiles);
-                return tiled::matmul_int16(simd, amx, x, weight, &mut out, job, scratch);
+                return amx::integers::matmul_int16(simd, proof, x, weight, &mut out, job, scratch);
             }
             integer::matmul(simd, x, weight, &mut out, job, &mut scratch.inputs);
         }
         Weights::Int8(weight) => {
             #[cfg(target_arch = "x86_64")]
-            if let Some(amx) = simd.amx() {
+            if let Some(proof) = simd.amx() {
                 let scratch = (&mut scratch.inputs, &mut scratch.tiles);
-                return tiled::matmul_int8(simd, amx, x, weight, &mut out, job, scratch);
+                return amx::integers::matmul_int8(simd, proof, x, weight, &mut out, job, scratch);
             }
             integer::matmul(simd, x, weight, &mut out, job, &mut scratch.inputs);
         }
@@ -114,6 +125,29 @@ fn sixteen<S: Simd>(simd: S, floats: &[f32], at: usize) -> S::V {
     let floats = &floats[at..];
     // SAFETY: as many floats are read as the slice holds, 16 at most.
     unsafe { super::simd::load_upto(simd, floats.len(), floats.as_ptr()) }
+}
+
+/// Memory that attention needs beside its input and output.
+#[derive(Debug, Default)]
+pub(super) struct AttentionScratch {
+    floats: attention::Scratch,
+    #[cfg(target_arch = "x86_64")]
+    tiles: amx::attention::Scratch,
+}
+
+/// Attention within one sequence, see [`attention::attention`].
+#[inline(always)]
+pub(super) fn attention<S: Simd>(
+    simd: S,
+    job: &AttentionJob<'_>,
+    out: RowsMut<'_>,
+    scratch: &mut AttentionScratch,
+) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(proof) = simd.amx().filter(|_| job.rounded) {
+        return amx::attention::attention(simd, proof, job, out, &mut scratch.tiles);
+    }
+    attention_in_floats(simd, job, out, &mut scratch.floats);
 }
 
 /// A layer norm's parameters.

@@ -1,6 +1,7 @@
 //! Weights as the CPU kernels use them: slices of the mapped file.
 
 use arrow_buffer::Buffer;
+use half::slice::HalfBitsSliceExt;
 
 use super::integer::Quantized;
 use super::kernels::{TableData, Weights};
@@ -34,6 +35,7 @@ pub(crate) struct Linear {
 enum Matrix {
     Float32(Buffer),
     Float16(Buffer),
+    BFloat16(Buffer),
     Int16(Buffer, Blocks),
     Int8(Buffer, Blocks),
 }
@@ -76,6 +78,11 @@ impl Linear {
         match &self.weight {
             Matrix::Float32(data) => Weights::Float32(Panels::new(data.typed_data(), out, width)),
             Matrix::Float16(data) => Weights::Float16(Panels::new(data.typed_data(), out, width)),
+            Matrix::BFloat16(data) => Weights::BFloat16(Panels::new(
+                data.typed_data::<u16>().reinterpret_cast(),
+                out,
+                width,
+            )),
             Matrix::Int16(data, Blocks { scale, sum }) => Weights::Int16(Quantized::new(
                 data.typed_data(),
                 scale.typed_data(),
@@ -189,6 +196,7 @@ impl Load<Cpu> for Loader<'_> {
         let weight = match (tensor.dtype, tensor.layout) {
             (DType::Float32, Layout::Panel16) => Matrix::Float32(tensor.data),
             (DType::Float16, Layout::Panel16) => Matrix::Float16(tensor.data),
+            (DType::BFloat16, Layout::Panel16x2) => Matrix::BFloat16(tensor.data),
             (DType::Int16, Layout::Panel16x2) => Matrix::Int16(tensor.data, blocks()?),
             (DType::Int8, Layout::Panel16x4) => Matrix::Int8(tensor.data, blocks()?),
             _ => return Err(unusable(&tensor)),

@@ -7,10 +7,11 @@
 //! depend on the batch it is computed in.
 #![allow(unsafe_code)]
 
-use half::f16;
+use half::{bf16, f16};
 
 use super::simd::{LANES, Simd};
 use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
+use crate::weights::panels::groups;
 
 /// Input features of a block: a panel's block of float16 weights (12 KiB) stays in the first-level
 /// cache while the rows pass by.
@@ -24,36 +25,60 @@ pub(super) struct Panels<'a, W> {
     pub(super) in_features: usize,
 }
 
-impl<'a, W> Panels<'a, W> {
+impl<'a, W: Weight> Panels<'a, W> {
     /// # Panics
     /// If `data` has not the length that follows from the shape.
     pub(super) fn new(data: &'a [W], out_features: usize, in_features: usize) -> Self {
-        let expected = out_features.next_multiple_of(LANES) * in_features;
-        assert_eq!(data.len(), expected, "panel length");
-        Self { data, out_features, in_features }
+        let this = Self { data, out_features, in_features };
+        assert_eq!(data.len(), out_features.div_ceil(LANES) * this.panel_len(), "panel length");
+        this
+    }
+
+    /// Elements from one panel to the next.
+    pub(super) fn panel_len(&self) -> usize {
+        groups(self.in_features, W::GROUP) * W::GROUP * LANES
     }
 }
 
 /// An element type of panels: how 16 of them become floats.
 pub(super) trait Weight: Copy {
+    /// Input features that stand side by side.
+    const GROUP: usize;
+
+    /// The weights of the `i`th input feature of a group.
+    ///
     /// # Safety
-    /// 16 elements are readable at `from`.
-    unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::V;
+    /// 16 groups are readable at `from`.
+    unsafe fn load<S: Simd>(simd: S, from: *const Self, i: usize) -> S::V;
 }
 
 impl Weight for f32 {
+    const GROUP: usize = 1;
+
     #[inline(always)]
-    unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::V {
+    unsafe fn load<S: Simd>(simd: S, from: *const Self, _: usize) -> S::V {
         // SAFETY: the caller vouches for 16 elements.
         unsafe { simd.load(from) }
     }
 }
 
 impl Weight for f16 {
+    const GROUP: usize = 1;
+
     #[inline(always)]
-    unsafe fn load<S: Simd>(simd: S, from: *const Self) -> S::V {
+    unsafe fn load<S: Simd>(simd: S, from: *const Self, _: usize) -> S::V {
         // SAFETY: the caller vouches for 16 elements; f16 is a transparent u16.
         unsafe { simd.load_f16(from.cast()) }
+    }
+}
+
+impl Weight for bf16 {
+    const GROUP: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, from: *const Self, i: usize) -> S::V {
+        // SAFETY: the caller vouches for 16 pairs; bf16 is a transparent u16.
+        unsafe { simd.load_bfloat16(from.cast(), i == 1) }
     }
 }
 
@@ -99,7 +124,7 @@ pub(super) fn matmul<S: Simd, W: Weight>(
     let row_blocks = a.count.div_ceil(S::TILE_ROWS);
     let end = out.columns.end;
     for column in out.columns.clone().step_by(S::TILE_PANELS * LANES) {
-        let panel = &weight.data[column * in_features..];
+        let panel = &weight.data[column / LANES * weight.panel_len()..];
         let group = (end - column).div_ceil(LANES).min(S::TILE_PANELS);
         let columns = (end - column).min(group * LANES);
         for k in (0..in_features).step_by(K_BLOCK) {
@@ -114,7 +139,7 @@ pub(super) fn matmul<S: Simd, W: Weight>(
                     a: a.data[row * a.stride + k..].as_ptr(),
                     a_stride: a.stride,
                     panel: panel[k * LANES..].as_ptr(),
-                    panel_stride: in_features * LANES,
+                    panel_stride: weight.panel_len(),
                     steps,
                     out: to,
                     out_stride,
@@ -236,21 +261,27 @@ impl<W: Weight> Tile<W> {
             }
         }
         let mut rows = RowPointers::<_, R>::new(self.a, self.a_stride);
-        for k in 0..self.steps {
-            let mut weights = [simd.splat(0.0); P];
-            for p in 0..P {
-                let at = p * self.panel_stride + k * LANES;
-                // SAFETY: `run`'s conditions, with p < P and k < steps.
-                weights[p] = unsafe { W::load(simd, self.panel.add(at)) };
-            }
-            for_each_row!(r in R {
-                // SAFETY: `run`'s conditions, with r < R and k < steps.
-                let a = simd.splat(unsafe { *rows.at(r) });
-                for p in 0..P {
-                    sums[r][p] = simd.mul_add(a, weights[p], sums[r][p]);
+        let groups = self.steps.div_ceil(W::GROUP);
+        for group in 0..groups {
+            for i in 0..W::GROUP {
+                if W::GROUP > 1 && group * W::GROUP + i == self.steps {
+                    break;
                 }
-            });
-            rows.step();
+                let mut weights = [simd.splat(0.0); P];
+                for p in 0..P {
+                    let at = p * self.panel_stride + group * W::GROUP * LANES;
+                    // SAFETY: `run`'s conditions, with p < P and k < steps.
+                    weights[p] = unsafe { W::load(simd, self.panel.add(at), i) };
+                }
+                for_each_row!(r in R {
+                    // SAFETY: `run`'s conditions, with r < R and k < steps.
+                    let a = simd.splat(unsafe { *rows.at(r) });
+                    for p in 0..P {
+                        sums[r][p] = simd.mul_add(a, weights[p], sums[r][p]);
+                    }
+                });
+                rows.step();
+            }
         }
         for r in 0..R {
             for p in 0..P {

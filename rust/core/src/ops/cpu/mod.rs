@@ -27,13 +27,11 @@ mod simd;
 mod team;
 #[cfg(test)]
 mod tests;
-#[cfg(target_arch = "x86_64")]
-mod tiled;
 mod views;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 pub(crate) use isa::Isa;
@@ -43,6 +41,7 @@ pub(crate) use scratch::Tensor;
 pub(crate) use team::{Member, team};
 
 use super::{Epilogue, Heads, Ops};
+use crate::compute::Compute;
 use crate::error::{Error, Result};
 
 /// Output features that a member of a team takes at a time: the width of the widest tile.
@@ -54,6 +53,8 @@ pub(crate) struct Context {
     isa: Isa,
     pool: scratch::Pool,
     attention: RefCell<AttentionScratch>,
+    /// Whether attention may round what it multiplies.
+    rounded: Cell<bool>,
     linear: RefCell<LinearScratch>,
     /// While this thread computes a share of a batch.
     member: RefCell<Option<Member>>,
@@ -65,9 +66,15 @@ impl Context {
             isa,
             pool: scratch::Pool::default(),
             attention: RefCell::default(),
+            rounded: Cell::default(),
             linear: RefCell::default(),
             member: RefCell::default(),
         }
+    }
+
+    /// Attention of the next forward passes is computed as exactly as that.
+    pub(crate) fn set_compute(&self, compute: Compute) {
+        self.rounded.set(matches!(compute, Compute::BFloat16 | Compute::Int8));
     }
 
     /// Runs a forward pass as a member of a team.
@@ -175,7 +182,8 @@ impl Ops<Cpu> for Context {
         let (mut out, share) = self.output(tokens, width, heads.count);
         for bounds in offsets.windows(2) {
             let qkv = &qkv[3 * width * bounds[0]..3 * width * bounds[1]];
-            let job = AttentionJob { qkv, heads, share: share.clone() };
+            let share = share.clone();
+            let job = AttentionJob { qkv, heads, share, rounded: self.rounded.get() };
             let mut whole = out.whole();
             let out = whole.part(bounds[0]..bounds[1], 0, width);
             isa::attention(self.isa, &job, out, &mut self.attention.borrow_mut());

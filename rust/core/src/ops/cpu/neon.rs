@@ -46,6 +46,19 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
+    unsafe fn load_bfloat16(self, from: *const u16, second: bool) -> Self::V {
+        // SAFETY: see above.
+        each(|i| unsafe {
+            let pairs = vreinterpretq_u32_u16(vld1q_u16(from.add(8 * i)));
+            vreinterpretq_f32_u32(if second {
+                vandq_u32(pairs, vdupq_n_u32(0xffff_0000))
+            } else {
+                vshlq_n_u32::<16>(pairs)
+            })
+        })
+    }
+
+    #[inline(always)]
     unsafe fn store(self, v: Self::V, to: *mut f32) {
         for (i, v) in v.into_iter().enumerate() {
             // SAFETY: see above.

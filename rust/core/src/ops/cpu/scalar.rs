@@ -38,6 +38,13 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    unsafe fn load_bfloat16(self, from: *const u16, second: bool) -> Self::V {
+        // SAFETY: the caller vouches for 16 readable pairs.
+        let pairs = unsafe { from.cast::<[[u16; 2]; LANES]>().read_unaligned() };
+        pairs.map(|pair| f32::from_bits(u32::from(pair[usize::from(second)]) << 16))
+    }
+
+    #[inline(always)]
     unsafe fn store(self, v: Self::V, to: *mut f32) {
         // SAFETY: the caller vouches for 16 writable floats.
         unsafe { to.cast::<Self::V>().write_unaligned(v) }

@@ -37,6 +37,11 @@ pub(super) trait Simd: Copy {
     /// # Safety
     /// 16 IEEE half-precision numbers are readable at `from`.
     unsafe fn load_f16(self, from: *const u16) -> Self::V;
+    /// The second or the first numbers of pairs.
+    ///
+    /// # Safety
+    /// 16 pairs of bfloat16, the upper halves of floats, are readable at `from`.
+    unsafe fn load_bfloat16(self, from: *const u16, second: bool) -> Self::V;
     /// # Safety
     /// 16 floats are writable at `to`.
     unsafe fn store(self, v: Self::V, to: *mut f32);

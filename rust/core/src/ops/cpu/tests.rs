@@ -1,6 +1,6 @@
 //! Every instruction set against plain float64 arithmetic, over random shapes.
 
-use half::f16;
+use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::isa::{self, Isa};
@@ -55,7 +55,8 @@ fn assert_close(isa: Isa, found: &[f32], expected: &[f64], tolerance: f64) {
 }
 
 /// The dtypes of matrices in panels.
-const DTYPES: [DType; 4] = [DType::Float32, DType::Float16, DType::Int16, DType::Int8];
+const DTYPES: [DType; 5] =
+    [DType::Float32, DType::Float16, DType::BFloat16, DType::Int16, DType::Int8];
 
 /// A matrix as a model file has it, and the float64 values that it stands for.
 fn matrix(rows: Vec<f32>, width: usize, dtype: DType) -> (load::Linear, Vec<f64>) {
@@ -68,9 +69,12 @@ fn matrix(rows: Vec<f32>, width: usize, dtype: DType) -> (load::Linear, Vec<f64>
     (matrix, values.into_iter().map(f64::from).collect())
 }
 
-/// Inputs as the integer kernels round them: to 12 bits of the largest, or to 255 steps between the
-/// lowest and the highest, of each row and block.
-fn rounded(x: &[f32], width: usize, dtype: DType) -> Vec<f64> {
+/// Inputs as the kernels round them: to bfloat16 with AMX; integers to 12 bits of the largest, or to 255
+/// steps between the lowest and the highest, of each row and block.
+fn rounded(x: &[f32], width: usize, dtype: DType, isa: Isa) -> Vec<f64> {
+    if dtype == DType::BFloat16 && isa.name() == "amx" {
+        return x.iter().map(|&x| bf16::from_f32(x).to_f64()).collect();
+    }
     let round = |block: &[f32]| -> Vec<f64> {
         let low = block.iter().fold(0.0_f32, |low, &x| low.min(x));
         let high = block.iter().fold(0.0_f32, |high, &x| high.max(x));
@@ -89,6 +93,36 @@ fn rounded(x: &[f32], width: usize, dtype: DType) -> Vec<f64> {
         block.iter().map(|&x| f64::from(integer(x)) * f64::from(scale)).collect()
     };
     x.chunks(width).flat_map(|row| row.chunks(BLOCK).flat_map(round)).collect()
+}
+
+/// Attention in float64: `qkv` is `[tokens, 3 * count * head_dim]`.
+fn attended(qkv: &[f64], heads: Heads, offsets: &[usize]) -> Vec<f64> {
+    let Heads { count, head_dim } = heads;
+    let width = count * head_dim;
+    let at = |t: usize, part: usize, h: usize, d: usize| {
+        qkv[t * 3 * width + part * width + h * head_dim + d]
+    };
+    let mut expected = vec![0.0; qkv.len() / 3];
+    for bounds in offsets.windows(2) {
+        for (h, t) in (0..count).flat_map(|h| (bounds[0]..bounds[1]).map(move |t| (h, t))) {
+            let weights: Vec<f64> = (bounds[0]..bounds[1])
+                .map(|other| {
+                    let score: f64 =
+                        (0..head_dim).map(|d| at(t, 0, h, d) * at(other, 1, h, d)).sum();
+                    (score / (head_dim as f64).sqrt()).exp()
+                })
+                .collect();
+            let total: f64 = weights.iter().sum();
+            for d in 0..head_dim {
+                expected[t * width + h * head_dim + d] = weights
+                    .iter()
+                    .enumerate()
+                    .map(|(i, w)| w / total * at(bounds[0] + i, 2, h, d))
+                    .sum();
+            }
+        }
+    }
+    expected
 }
 
 proptest! {
@@ -115,19 +149,6 @@ proptest! {
         };
         for dtype in DTYPES {
             let (matrix, values) = matrix(numbers(seed + 4, out * width), width, dtype);
-            let inputs = rounded(&x, width, dtype);
-            let expected: Vec<f64> = (0..rows * out).map(|i| {
-                let (r, o) = (i / out, i % out);
-                let product: f64 = (0..width)
-                    .map(|k| inputs[r * width + k] * values[o * width + k])
-                    .sum();
-                let sum = product + bias.map_or(0.0, |bias| f64::from(bias[o]));
-                match then {
-                    Then::Nothing => sum,
-                    Then::Activate(kind) => activation(kind, sum),
-                    Then::Add(other) => sum + f64::from(other[i]),
-                }
-            }).collect();
             let job = LinearJob {
                 x: &x,
                 weight: matrix.weights(),
@@ -137,6 +158,19 @@ proptest! {
                 then,
             };
             for isa in Isa::available() {
+                let inputs = rounded(&x, width, dtype, isa);
+                let expected: Vec<f64> = (0..rows * out).map(|i| {
+                    let (r, o) = (i / out, i % out);
+                    let product: f64 = (0..width)
+                        .map(|k| inputs[r * width + k] * values[o * width + k])
+                        .sum();
+                    let sum = product + bias.map_or(0.0, |bias| f64::from(bias[o]));
+                    match then {
+                        Then::Nothing => sum,
+                        Then::Activate(kind) => activation(kind, sum),
+                        Then::Add(other) => sum + f64::from(other[i]),
+                    }
+                }).collect();
                 let mut found = vec![f32::NAN; rows * out];
                 isa::linear(isa, &job, RowsMut::new(&mut found, rows, out, out), &mut LinearScratch::default());
                 // With AMX, the product of the lower parts is left out.
@@ -167,7 +201,7 @@ proptest! {
     fn attention_is_softmax_of_scores_times_values(
         lengths in prop::collection::vec(0_usize..90, 1..4),
         count in 1_usize..4,
-        head_dim in 1_usize..40,
+        head_dim in 1_usize..70,
         seed in 0_u64..1000,
     ) {
         let mut offsets = vec![0];
@@ -176,25 +210,14 @@ proptest! {
         }
         let (tokens, width) = (offsets[lengths.len()], count * head_dim);
         let qkv: Vec<f32> = numbers(seed, tokens * 3 * width).iter().map(|x| 3.0 * x).collect();
-        let at = |t: usize, part: usize, h: usize, d: usize| {
-            f64::from(qkv[t * 3 * width + part * width + h * head_dim + d])
-        };
-        let mut expected = vec![0.0; tokens * width];
-        for bounds in offsets.windows(2) {
-            for (h, t) in (0..count).flat_map(|h| (bounds[0]..bounds[1]).map(move |t| (h, t))) {
-                let weights: Vec<f64> = (bounds[0]..bounds[1]).map(|other| {
-                    let score: f64 = (0..head_dim).map(|d| at(t, 0, h, d) * at(other, 1, h, d)).sum();
-                    (score / (head_dim as f64).sqrt()).exp()
-                }).collect();
-                let total: f64 = weights.iter().sum();
-                for d in 0..head_dim {
-                    expected[t * width + h * head_dim + d] = weights.iter().enumerate()
-                        .map(|(i, w)| w / total * at(bounds[0] + i, 2, h, d)).sum();
-                }
-            }
-        }
         let heads = Heads { count, head_dim };
-        for isa in Isa::available() {
+        let exact: Vec<f64> = qkv.iter().map(|&x| f64::from(x)).collect();
+        let in_bfloat16: Vec<f64> = qkv.iter().map(|&x| bf16::from_f32(x).to_f64()).collect();
+        for (isa, rounded) in Isa::available().into_iter().flat_map(|isa| [(isa, false), (isa, true)]) {
+            let tiles = rounded && isa.name() == "amx";
+            let expected = attended(if tiles { &in_bfloat16 } else { &exact }, heads, &offsets);
+            // With tiles, each weight of a value up to 3 is rounded to 8 bits.
+            let tolerance = if tiles { 7e-3 } else { 2e-5 };
             let scratch = &mut AttentionScratch::default();
             let mut whole = None;
             // All heads at once, in shares as a team computes them, and at once again in used scratch
@@ -205,13 +228,13 @@ proptest! {
                     let qkv = &qkv[bounds[0] * 3 * width..bounds[1] * 3 * width];
                     for i in 0..shares {
                         let share = i * count / shares..(i + 1) * count / shares;
-                        let job = AttentionJob { qkv, heads, share };
+                        let job = AttentionJob { qkv, heads, share, rounded };
                         let mut out = RowsMut::new(&mut found, tokens, width, width);
                         let out = out.part(bounds[0]..bounds[1], 0, width);
                         isa::attention(isa, &job, out, scratch);
                     }
                 }
-                assert_close(isa, &found, &expected, 2e-5);
+                assert_close(isa, &found, &expected, tolerance);
                 let whole = whole.get_or_insert_with(|| found.clone());
                 prop_assert_eq!(&found, whole, "{} in {} shares", isa.name(), shares);
             }

@@ -83,6 +83,19 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn load_bfloat16(self, from: *const u16, second: bool) -> Self::V {
+        // SAFETY: see above.
+        [0, 16].map(|at| unsafe {
+            let pairs = _mm256_loadu_si256(from.add(at).cast());
+            _mm256_castsi256_ps(if second {
+                _mm256_and_si256(pairs, _mm256_set1_epi32(0xffff_0000_u32 as i32))
+            } else {
+                _mm256_slli_epi32::<16>(pairs)
+            })
+        })
+    }
+
+    #[inline(always)]
     unsafe fn store(self, v: Self::V, to: *mut f32) {
         // SAFETY: see above.
         unsafe {
@@ -312,6 +325,19 @@ impl Simd for Avx512 {
     unsafe fn load_f16(self, from: *const u16) -> Self::V {
         // SAFETY: see above.
         unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bfloat16(self, from: *const u16, second: bool) -> Self::V {
+        // SAFETY: see above.
+        unsafe {
+            let pairs = _mm512_loadu_si512(from.cast());
+            _mm512_castsi512_ps(if second {
+                _mm512_and_si512(pairs, _mm512_set1_epi32(0xffff_0000_u32 as i32))
+            } else {
+                _mm512_slli_epi32::<16>(pairs)
+            })
+        }
     }
 
     #[inline(always)]

@@ -1,95 +1,129 @@
-//! AMX tiles (Intel Sapphire Rapids 2023 and later): the matrix instructions and who may use them.
-//!
-//! A tile is 16 rows of 64 bytes. One instruction multiplies a tile of 16 rows × 32 bfloat16 with one
-//! of 32 × 16 and adds the products, in single precision, to a tile of 16 × 16. (Intel 64 and IA-32
-//! Architectures Software Developer's Manual, volume 1, chapter 18.)
+//! What AMX multiplies: two by two tiles of sums from two and two tiles of operands, while they are in
+//! the eight that there are.
 #![allow(unsafe_code)]
 
 use std::arch::asm;
-use std::arch::x86_64::__cpuid_count;
-use std::marker::PhantomData;
-use std::sync::OnceLock;
 
-/// Bytes of a tile.
-pub(super) const TILE: usize = 1024;
+use super::Tiles;
 
-/// Proof that the processor has AMX for bfloat16 and int8 and that this process may use it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Amx(());
-
-impl Amx {
-    pub(super) fn detect() -> Option<Self> {
-        static USABLE: OnceLock<bool> = OnceLock::new();
-        USABLE.get_or_init(|| supported() && permitted()).then_some(Self(()))
-    }
-}
-
-/// CPUID leaf 7: AMX-BF16, AMX-TILE and AMX-INT8.
-fn supported() -> bool {
-    const FEATURES: u32 = 1 << 22 | 1 << 24 | 1 << 25;
-    __cpuid_count(0, 0).eax >= 7 && __cpuid_count(7, 0).edx & FEATURES == FEATURES
-}
-
-/// Tiles are eight kilobytes more to save at every task switch: Linux wants to be asked for them
-/// (`Documentation/arch/x86/xstate.rst`). The answer holds for all threads of the process.
-#[cfg(target_os = "linux")]
-fn permitted() -> bool {
-    const ARCH_REQ_XCOMP_PERM: libc::c_ulong = 0x1023;
-    const XFEATURE_XTILEDATA: libc::c_ulong = 18;
-    // SAFETY: this call reads no memory of ours; kernels that do not know it return an error.
-    let status =
-        unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) };
-    status == 0
-}
-
-#[cfg(not(target_os = "linux"))]
-fn permitted() -> bool {
-    false
-}
-
-/// `LDTILECFG`'s memory: palette 1, eight tiles of 16 rows and 64 bytes.
+/// Two by two tiles of sums, aligned as tile stores like it.
+#[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
-struct Configuration([u8; 64]);
+pub(super) struct Block<T>(pub(super) [[T; 32]; 32]);
 
-static ALL_TILES: Configuration = {
-    let mut bytes = [0; 64];
-    bytes[0] = 1;
-    let mut tile = 0;
-    while tile < 8 {
-        bytes[16 + 2 * tile] = 64;
-        bytes[48 + tile] = 16;
-        tile += 1;
-    }
-    Configuration(bytes)
-};
+/// Operands of a product of 32 rows with 32 columns.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Operands {
+    /// How many tiles each operand has.
+    pub(super) steps: usize,
+    /// 16 rows of 64 bytes for each step, from each address on.
+    pub(super) a: [*const u8; 2],
+    /// Bytes from one row of `a` to the next, and from one step to the next.
+    pub(super) a_stride: usize,
+    pub(super) a_step: usize,
+    /// Tiles of 16 columns, one after the other.
+    pub(super) w: [*const u8; 2],
+    /// What to bring near meanwhile: 512 bytes for each step from here on, if they are readable.
+    pub(super) ahead: *const u8,
+}
 
-/// The eight tiles in use by this thread. Outside of this, a task switch has nothing of them to save.
-#[derive(Debug)]
-pub(super) struct Tiles(PhantomData<*const ()>);
+/// Where the sums go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Output<T> {
+    /// 32 rows of 32 sums.
+    pub(super) to: *mut T,
+    /// Bytes from one row to the next.
+    pub(super) stride: usize,
+    /// Whether the product is added to what is there.
+    pub(super) add: bool,
+}
 
-impl Amx {
-    /// Makes the tiles ready for this thread.
-    #[inline(always)]
-    #[allow(clippy::unused_self)] // it is the proof
-    pub(super) fn tiles(self) -> Tiles {
-        // SAFETY: `Amx` is proof of the instruction, and the configuration is a valid one.
-        unsafe {
-            asm!("ldtilecfg [{}]", in(reg) &raw const ALL_TILES, options(nostack, readonly));
+/// Makes the product of one element type.
+macro_rules! product {
+    ($(#[$doc:meta])* fn $name:ident, $instruction:literal, $sum:ty) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        /// The operands are readable, the output readable and writable.
+        #[inline(always)]
+        pub(super) unsafe fn $name(
+            _: &mut Tiles,
+            operands: Operands,
+            out: Output<$sum>,
+        ) {
+            let Operands { steps, a, a_stride, a_step, w, ahead } = operands;
+            debug_assert!(steps > 0);
+            // What is in the tiles lives within one block: the compiler knows nothing of them.
+            // SAFETY: `Tiles` is proof of the instructions and of their configuration; the caller
+            // vouches for what is read and written.
+            unsafe {
+                asm!(
+                    "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                    "test {add:e}, {add:e}",
+                    "jz 2f",
+                    "tileloadd tmm0, [{out} + {row}]",
+                    "tileloadd tmm1, [{out} + {row} + 64]",
+                    "tileloadd tmm2, [{lower} + {row}]",
+                    "tileloadd tmm3, [{lower} + {row} + 64]",
+                    "2:",
+                    "tileloadd tmm6, [{w0} + {line}]",
+                    "tileloadd tmm4, [{a0} + {stride}]",
+                    concat!($instruction, " tmm0, tmm4, tmm6"),
+                    "prefetcht0 [{ahead}]",
+                    "prefetcht0 [{ahead} + 64]",
+                    "tileloadd tmm5, [{a1} + {stride}]",
+                    concat!($instruction, " tmm2, tmm5, tmm6"),
+                    "prefetcht0 [{ahead} + 128]",
+                    "prefetcht0 [{ahead} + 192]",
+                    "tileloadd tmm7, [{w1} + {line}]",
+                    concat!($instruction, " tmm1, tmm4, tmm7"),
+                    "prefetcht0 [{ahead} + 256]",
+                    "prefetcht0 [{ahead} + 320]",
+                    concat!($instruction, " tmm3, tmm5, tmm7"),
+                    "prefetcht0 [{ahead} + 384]",
+                    "prefetcht0 [{ahead} + 448]",
+                    "add {ahead}, 512",
+                    "add {a0}, {step}",
+                    "add {a1}, {step}",
+                    "add {w0}, 1024",
+                    "add {w1}, 1024",
+                    "dec {steps}",
+                    "jnz 2b",
+                    "tilestored [{out} + {row}], tmm0",
+                    "tilestored [{out} + {row} + 64], tmm1",
+                    "tilestored [{lower} + {row}], tmm2",
+                    "tilestored [{lower} + {row} + 64], tmm3",
+                    line = in(reg) 64_usize,
+                    row = in(reg) out.stride,
+                    stride = in(reg) a_stride,
+                    step = in(reg) a_step,
+                    a0 = inout(reg) a[0] => _,
+                    a1 = inout(reg) a[1] => _,
+                    w0 = inout(reg) w[0] => _,
+                    w1 = inout(reg) w[1] => _,
+                    steps = inout(reg) steps => _,
+                    ahead = inout(reg) ahead => _,
+                    add = in(reg) u32::from(out.add),
+                    out = in(reg) out.to,
+                    lower = in(reg) out.to.wrapping_byte_add(16 * out.stride),
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
         }
-        Tiles(PhantomData)
-    }
+    };
 }
 
-impl Drop for Tiles {
-    #[inline(always)]
-    fn drop(&mut self) {
-        // SAFETY: whoever made this had an `Amx`.
-        unsafe { asm!("tilerelease", options(nostack, nomem)) }
-    }
+product! {
+    /// The product in bfloat16, with sums in single precision: a step is 32 k.
+    fn bfloat16_product, "tdpbf16ps", f32
 }
 
-/// Two by two tiles of floats.
-pub(super) type Block = [[f32; 32]; 32];
+product! {
+    /// The product of unsigned by signed bytes: a step is 64 k.
+    fn byte_product, "tdpbusd", i32
+}
 
 /// The product of 32 or 16 rows with 32 columns, added to what there is: `out[32][32] += a · w`.
 ///
@@ -106,7 +140,7 @@ pub(super) unsafe fn split_product(
     a: *const u8,
     more: Option<*const u8>,
     w: *const u8,
-    out: &mut Block,
+    out: &mut Block<f32>,
 ) {
     debug_assert!(steps > 0);
     // What is in the tiles lives within one block: the compiler knows nothing of them.
@@ -155,7 +189,7 @@ pub(super) unsafe fn split_product(
                 more = inout(reg) more => _,
                 w = inout(reg) w => _,
                 steps = inout(reg) steps => _,
-                out = in(reg) out.as_mut_ptr(),
+                out = in(reg) &raw mut *out,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),
@@ -191,70 +225,12 @@ pub(super) unsafe fn split_product(
                 a = inout(reg) a => _,
                 w = inout(reg) w => _,
                 steps = inout(reg) steps => _,
-                out = in(reg) out.as_mut_ptr(),
+                out = in(reg) &raw mut *out,
                 out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
                 out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
                 options(nostack),
             );
         }
-    }
-}
-
-/// The product of 32 rows with 32 columns in bytes: `out = a · w`, unsigned by signed.
-///
-/// A step is 64 k. `a` are rows of bytes, 16 from each address on; `w` are tiles, one a step for the 16
-/// columns of each address.
-///
-/// # Safety
-/// 16 rows of `64 * steps` bytes, `stride` bytes apart, are readable at each of `a`, and `steps` tiles
-/// at each of `w`.
-#[inline(always)]
-pub(super) unsafe fn byte_product(
-    _: &mut Tiles,
-    steps: usize,
-    a: [*const u8; 2],
-    stride: usize,
-    w: [*const u8; 2],
-    out: &mut [[i32; 32]; 32],
-) {
-    debug_assert!(steps > 0);
-    // SAFETY: `Tiles` is proof of the instructions and of their configuration; the caller vouches for
-    // what is read, and what is written are four tiles in rows of 128 bytes.
-    unsafe {
-        asm!(
-            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-            "2:",
-            "tileloadd tmm6, [{w0} + {line}]",
-            "tileloadd tmm4, [{a0} + {stride}]",
-            "tdpbusd tmm0, tmm4, tmm6",
-            "tileloadd tmm5, [{a1} + {stride}]",
-            "tdpbusd tmm2, tmm5, tmm6",
-            "tileloadd tmm7, [{w1} + {line}]",
-            "tdpbusd tmm1, tmm4, tmm7",
-            "tdpbusd tmm3, tmm5, tmm7",
-            "add {a0}, 64",
-            "add {a1}, 64",
-            "add {w0}, 1024",
-            "add {w1}, 1024",
-            "dec {steps}",
-            "jnz 2b",
-            "tilestored [{out} + {row}], tmm0",
-            "tilestored [{out} + {row} + 64], tmm1",
-            "tilestored [{out} + {row} + 2048], tmm2",
-            "tilestored [{out} + {row} + 2112], tmm3",
-            line = in(reg) 64_usize,
-            row = in(reg) 128_usize,
-            stride = in(reg) stride,
-            a0 = inout(reg) a[0] => _,
-            a1 = inout(reg) a[1] => _,
-            w0 = inout(reg) w[0] => _,
-            w1 = inout(reg) w[1] => _,
-            steps = inout(reg) steps => _,
-            out = in(reg) out.as_mut_ptr(),
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        );
     }
 }
 
@@ -274,10 +250,10 @@ pub(super) unsafe fn two_byte_product(
     a: [*const u8; 2],
     (stride, low): (usize, usize),
     w: *const u8,
-    out: &mut [[i32; 32]; 32],
+    out: &mut Block<i32>,
 ) {
     debug_assert!(steps > 0);
-    // SAFETY: as in `byte_product`.
+    // SAFETY: as in `split_product`.
     unsafe {
         asm!(
             "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
@@ -315,7 +291,7 @@ pub(super) unsafe fn two_byte_product(
             a1 = inout(reg) a[1] => _,
             w = inout(reg) w => _,
             steps = inout(reg) steps => _,
-            out = in(reg) out.as_mut_ptr(),
+            out = in(reg) &raw mut *out,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),

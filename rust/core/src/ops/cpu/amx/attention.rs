@@ -1,0 +1,293 @@
+//! Scaled dot-product attention of one sequence in bfloat16 on tiles, head by head; scores, their softmax
+//! and the sums are in single precision.
+#![allow(unsafe_code)]
+#![allow(clippy::wildcard_imports)] // half of it would be a list of intrinsics
+
+use std::arch::x86_64::*;
+
+use super::super::attention::{AttentionJob, softmax_without_division};
+use super::super::simd::{LANES, Simd};
+use super::super::views::RowsMut;
+use super::bfloat16::rounded;
+use super::products::{Block, Operands, Output, bfloat16_product};
+use super::tiles::{STEP, TILE_ROWS, Tile};
+use super::{Amx, Tiles};
+
+/// Queries whose scores are held at a time: what a product computes.
+const QUERIES: usize = 2 * TILE_ROWS;
+
+/// Memory that attention needs beside its input and output.
+#[derive(Debug, Default)]
+pub(in super::super) struct Scratch {
+    queries: Vec<Tile>,
+    keys: Vec<Tile>,
+    values: Vec<Tile>,
+    /// A block of scores, rows of `[QUERIES, padded tokens]`, which become the weights.
+    scores: Vec<f32>,
+    weights: Vec<Tile>,
+}
+
+/// `out` is `[tokens, heads.count * heads.head_dim]`; only the columns of the heads are written.
+///
+/// # Panics
+/// If the shapes do not fit each other.
+#[inline(always)]
+pub(in super::super) fn attention<S: Simd>(
+    simd: S,
+    amx: Amx,
+    job: &AttentionJob<'_>,
+    mut out: RowsMut<'_>,
+    scratch: &mut Scratch,
+) {
+    let dim = job.heads.head_dim;
+    let width = job.heads.count * dim;
+    let tokens = out.count;
+    if tokens == 0 {
+        return;
+    }
+    let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
+    let rows = || job.qkv.chunks_exact(3 * width);
+    let mut tiles = amx.tiles();
+    let sizes =
+        Sizes { tokens, dim, key_steps: dim.div_ceil(STEP), value_steps: tokens.div_ceil(STEP) };
+    scratch.reserve(sizes);
+    for head in job.share.clone().map(|head| head * dim) {
+        pack_keys(rows().map(|row| &row[width + head..][..dim]), sizes, &mut scratch.keys);
+        pack_values(&rows().map(|row| &row[2 * width + head..][..dim]), sizes, &mut scratch.values);
+        for first in (0..tokens).step_by(QUERIES) {
+            let count = (tokens - first).min(QUERIES);
+            let queries = rows().skip(first).take(count).map(|row| &row[head..][..dim]);
+            pack_rows(queries, sizes.key_steps, &mut scratch.queries);
+            scratch.score(&mut tiles, sizes);
+            let mut sums = [0.0; QUERIES];
+            for (row, sum) in sums[..count].iter_mut().enumerate() {
+                *sum = scratch.softmax_without_division(simd, row, sizes, scale);
+            }
+            let mut out = out.part(first..first + count, head, dim);
+            scratch.weigh(&mut tiles, sizes, |column, block: &Block<f32>| {
+                for (row, (block, sum)) in block.0[..count].iter().zip(sums).enumerate() {
+                    for c in (column..dim.min(column + 2 * LANES)).step_by(LANES) {
+                        // SAFETY: a row of a block holds 32 floats.
+                        let v = unsafe { simd.load(block[c - column..][..LANES].as_ptr()) };
+                        let v = simd.div(v, simd.splat(sum));
+                        out.store(simd, row, c, (dim - c).min(LANES), v);
+                    }
+                }
+            });
+        }
+    }
+}
+
+/// How large things are within a sequence.
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    tokens: usize,
+    dim: usize,
+    /// Steps of a product over a head's dimensions, and over the tokens.
+    key_steps: usize,
+    value_steps: usize,
+}
+
+impl Sizes {
+    /// Floats from one row of scores to the next: an odd number of cache lines, so that rows do not
+    /// compete for the same sets.
+    fn score_stride(self) -> usize {
+        self.value_steps * STEP + LANES
+    }
+}
+
+impl Scratch {
+    fn reserve(&mut self, sizes: Sizes) {
+        let Sizes { dim, key_steps, value_steps, .. } = sizes;
+        let fit = |tiles: &mut Vec<Tile>, count| {
+            if tiles.len() < count {
+                tiles.resize(count, Tile::ZERO);
+            }
+        };
+        fit(&mut self.queries, 2 * key_steps);
+        fit(&mut self.keys, 2 * value_steps * key_steps);
+        fit(&mut self.values, dim.div_ceil(LANES) * value_steps);
+        fit(&mut self.weights, 2 * value_steps);
+        let scores = QUERIES * sizes.score_stride();
+        if self.scores.len() < scores {
+            self.scores.resize(scores, 0.0);
+        }
+    }
+
+    /// The queries' scores with all keys.
+    #[inline(always)]
+    fn score(&mut self, tiles: &mut Tiles, sizes: Sizes) {
+        let (steps, stride) = (sizes.key_steps, sizes.score_stride());
+        let at = |tiles: &[Tile], i: usize| tiles[i * steps..][..steps].as_ptr().cast();
+        for pair in 0..sizes.value_steps {
+            let operands = Operands {
+                steps,
+                a: [at(&self.queries, 0), at(&self.queries, 1)],
+                a_stride: 64,
+                a_step: size_of::<Tile>(),
+                w: [at(&self.keys, 2 * pair), at(&self.keys, 2 * pair + 1)],
+                ahead: at(&self.keys, 2 * pair),
+            };
+            let scores = &mut self.scores[pair * STEP..QUERIES * stride];
+            let out = Output { to: scores.as_mut_ptr(), stride: 4 * stride, add: false };
+            // SAFETY: the slices have been taken with that many tiles; rows of scores end `LANES` before
+            // the next one.
+            unsafe { bfloat16_product(tiles, operands, out) };
+        }
+    }
+
+    /// Makes a row of scores a row of weights, `2^(scale * (score - largest))`, and returns their sum.
+    #[inline(always)]
+    fn softmax_without_division<S: Simd>(
+        &mut self,
+        simd: S,
+        row: usize,
+        sizes: Sizes,
+        scale: f32,
+    ) -> f32 {
+        let scores = &mut self.scores[row * sizes.score_stride()..][..sizes.value_steps * STEP];
+        scores[sizes.tokens..].fill(f32::NEG_INFINITY);
+        let sum = softmax_without_division(simd, scores, scale);
+        let (line, tiles) =
+            (row % TILE_ROWS, &mut self.weights[row / TILE_ROWS * sizes.value_steps..]);
+        for (weights, tile) in scores.as_chunks::<STEP>().0.iter().zip(tiles) {
+            tile.set_line(line, weights);
+        }
+        sum
+    }
+
+    /// The weights times the values, 32 dimensions from `column` on at a time.
+    #[inline(always)]
+    fn weigh(&self, tiles: &mut Tiles, sizes: Sizes, mut take: impl FnMut(usize, &Block<f32>)) {
+        let steps = sizes.value_steps;
+        let at = |tiles: &[Tile], i: usize| tiles[i * steps..][..steps].as_ptr().cast();
+        let panels = sizes.dim.div_ceil(LANES);
+        let mut block = Block([[0.0; 2 * LANES]; QUERIES]);
+        for panel in (0..panels).step_by(2) {
+            let second = (panel + 1).min(panels - 1);
+            let operands = Operands {
+                steps,
+                a: [at(&self.weights, 0), at(&self.weights, 1)],
+                a_stride: 64,
+                a_step: size_of::<Tile>(),
+                w: [at(&self.values, panel), at(&self.values, second)],
+                ahead: at(&self.values, panel),
+            };
+            let out = Output { to: block.0.as_mut_ptr().cast(), stride: 128, add: false };
+            // SAFETY: the slices have been taken with that many tiles; a block has 32 rows.
+            unsafe { bfloat16_product(tiles, operands, out) };
+            take(panel * LANES, &block);
+        }
+    }
+}
+
+/// Rows as tiles, those of 16 rows after one another.
+#[inline(always)]
+fn pack_rows<'a>(rows: impl Iterator<Item = &'a [f32]>, steps: usize, tiles: &mut [Tile]) {
+    for (i, row) in rows.enumerate() {
+        let tiles = &mut tiles[i / TILE_ROWS * steps..];
+        for (numbers, tile) in row.chunks(STEP).zip(tiles) {
+            tile.set_line(i % TILE_ROWS, numbers);
+        }
+    }
+}
+
+/// A head's keys as panels of 16 tokens, pairs of dimensions side by side; zeros behind the last token.
+#[inline(always)]
+fn pack_keys<'a>(keys: impl Iterator<Item = &'a [f32]>, sizes: Sizes, panels: &mut [Tile]) {
+    let panels = &mut panels[..2 * sizes.value_steps * sizes.key_steps];
+    for tile in &mut panels[sizes.tokens / TILE_ROWS * sizes.key_steps..] {
+        *tile = Tile::ZERO;
+    }
+    pack_rows(keys, sizes.key_steps, panels);
+    for tile in panels {
+        tile.transpose();
+    }
+}
+
+/// A head's values as panels of 16 dimensions, pairs of tokens side by side; zeros behind the last token.
+#[inline(always)]
+fn pack_values<'a>(
+    values: &(impl Iterator<Item = &'a [f32]> + Clone),
+    sizes: Sizes,
+    panels: &mut [Tile],
+) {
+    for (first, panel) in (0..sizes.dim).step_by(LANES).zip(panels.chunks_mut(sizes.value_steps)) {
+        let count = (sizes.dim - first).min(LANES);
+        let mut values = values.clone();
+        for tile in panel {
+            for line in tile.0.as_chunks_mut::<64>().0 {
+                let mut pair = [[0.0; LANES]; 2];
+                for (numbers, value) in pair.iter_mut().zip(&mut values) {
+                    numbers[..count].copy_from_slice(&value[first..first + count]);
+                }
+                // SAFETY: a pair are twice 16 floats, a line has room for as many bfloat16.
+                unsafe {
+                    let [first, second] = pair.map(|numbers| _mm512_loadu_ps(numbers.as_ptr()));
+                    let both = _mm512_permutexvar_epi16(alternate(), rounded(first, second));
+                    _mm512_storeu_si512(line.as_mut_ptr().cast(), both);
+                }
+            }
+        }
+    }
+}
+
+/// The order that brings 32 elements from one half after the other to taking turns.
+#[inline(always)]
+fn alternate() -> __m512i {
+    const ORDER: [u16; 32] = {
+        let mut order = [0; 32];
+        let mut i = 0;
+        while i < 32 {
+            order[i] = (i / 2 + i % 2 * 16) as u16;
+            i += 1;
+        }
+        order
+    };
+    // SAFETY: 64 bytes are readable.
+    unsafe { _mm512_loadu_si512(ORDER.as_ptr().cast()) }
+}
+
+impl Tile {
+    /// Rows of 16 pairs become columns of them.
+    #[inline(always)]
+    fn transpose(&mut self) {
+        let lines = self.0.as_mut_ptr();
+        // SAFETY: a tile has 16 lines of 64 bytes; the processor has AVX-512.
+        unsafe {
+            let zero = _mm512_setzero_si512();
+            let mut a = [zero; 16];
+            for i in 0..16 {
+                a[i] = _mm512_load_si512(lines.add(i * 64).cast());
+            }
+            // First within quarters of 128 bits: pairs of rows, then four rows.
+            let mut b = [zero; 16];
+            for i in 0..8 {
+                b[2 * i] = _mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
+                b[2 * i + 1] = _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
+            }
+            for g in (0..16).step_by(4) {
+                a[g] = _mm512_unpacklo_epi64(b[g], b[g + 2]);
+                a[g + 1] = _mm512_unpackhi_epi64(b[g], b[g + 2]);
+                a[g + 2] = _mm512_unpacklo_epi64(b[g + 1], b[g + 3]);
+                a[g + 3] = _mm512_unpackhi_epi64(b[g + 1], b[g + 3]);
+            }
+            // Then the quarters: `a[4 g + c]` has, of rows 4 g to 4 g + 3, the columns c, c + 4, c + 8, c + 12.
+            for c in 0..4 {
+                b[c] = _mm512_shuffle_i32x4::<0x88>(a[c], a[4 + c]);
+                b[4 + c] = _mm512_shuffle_i32x4::<0xdd>(a[c], a[4 + c]);
+                b[8 + c] = _mm512_shuffle_i32x4::<0x88>(a[8 + c], a[12 + c]);
+                b[12 + c] = _mm512_shuffle_i32x4::<0xdd>(a[8 + c], a[12 + c]);
+            }
+            for c in 0..4 {
+                a[c] = _mm512_shuffle_i32x4::<0x88>(b[c], b[8 + c]);
+                a[8 + c] = _mm512_shuffle_i32x4::<0xdd>(b[c], b[8 + c]);
+                a[4 + c] = _mm512_shuffle_i32x4::<0x88>(b[4 + c], b[12 + c]);
+                a[12 + c] = _mm512_shuffle_i32x4::<0xdd>(b[4 + c], b[12 + c]);
+            }
+            for i in 0..16 {
+                _mm512_store_si512(lines.add(i * 64).cast(), a[i]);
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The matrix product of floats on tiles, as exact as single precision and several times as fast.
+//!
+//! A float is the sum of two bfloat16, but for the last of its bits: high·high + high·low + low·high
+//! is the product to 2⁻¹⁷, far within what float16 weights have lost already (their own two parts are
+//! exact). The products are summed in single precision, k ascending in steps of 32, whatever tile an
+//! output falls into.
+#![allow(unsafe_code)]
+#![allow(clippy::wildcard_imports)] // half of it would be a list of intrinsics
+
+use std::arch::x86_64::*;
+
+use half::f16;
+
+use super::super::matmul::{Finish, Panels};
+use super::super::simd::{LANES, Simd};
+use super::super::views::{Rows, RowsMut, expect_shapes};
+use super::Amx;
+use super::products::{Block, split_product};
+use super::tiles::{STEP, Scratch, TILE_ROWS, Tile};
+
+/// Steps at a time: so many tiles of two panels stay in the first-level cache while the rows pass by.
+const STEPS: usize = 6;
+
+/// `out = finish(a · weightᵀ)`, in the columns that `out` asks for.
+///
+/// # Panics
+/// If the shapes do not fit each other.
+#[inline(always)]
+pub(in super::super) fn matmul<S: Simd>(
+    simd: S,
+    amx: Amx,
+    a: Rows<'_>,
+    weight: Panels<'_, f16>,
+    out: &mut RowsMut<'_>,
+    finish: &impl Finish<S>,
+    scratch: &mut Scratch,
+) {
+    expect_shapes(a, [weight.out_features, weight.in_features], out);
+    let steps = a.width.div_ceil(STEP);
+    let row_tiles = a.count.div_ceil(TILE_ROWS);
+    scratch.reserve(2 * steps * row_tiles, 4 * STEPS);
+    split_rows(a, steps, &mut scratch.a);
+    let panel = LANES * a.width;
+    let end = out.columns.end;
+    let mut tiles = amx.tiles();
+    for column in out.columns.clone().step_by(2 * LANES) {
+        let columns = (end - column).min(2 * LANES);
+        let mut panels = weight.data[column / LANES * panel..].chunks(panel);
+        let panels = [panels.next().unwrap_or_default(), panels.next().unwrap_or_default()];
+        scratch.sums.clear();
+        scratch.sums.resize(row_tiles.div_ceil(2), Block([[0.0; 2 * LANES]; 2 * TILE_ROWS]));
+        for first_step in (0..steps).step_by(STEPS) {
+            let some = (steps - first_step).min(STEPS);
+            for (i, panel) in panels.into_iter().enumerate() {
+                let part = &panel[(first_step * STEP * LANES).min(panel.len())..];
+                split_panel(part, some, &mut scratch.w, 2 * i);
+            }
+            for (first, sums) in (0..row_tiles).step_by(2).zip(&mut scratch.sums) {
+                let rows =
+                    |tile: usize| scratch.a[2 * (tile * steps + first_step)..][..2 * some].as_ptr();
+                let more = (row_tiles - first > 1).then(|| rows(first + 1).cast());
+                let (a, w) = (rows(first).cast(), scratch.w[..4 * some].as_ptr().cast());
+                // SAFETY: the slices have been taken with that many tiles.
+                unsafe { split_product(&mut tiles, some, a, more, w, sums) };
+            }
+        }
+        scratch.finish(simd, column..column + columns, out, finish);
+    }
+}
+
+/// Rows as tiles of their high and low parts.
+#[inline(always)]
+fn split_rows(a: Rows<'_>, steps: usize, tiles: &mut [Tile]) {
+    for row in 0..a.count.next_multiple_of(TILE_ROWS) {
+        let floats = if row < a.count { &a.data[row * a.stride..][..a.width] } else { &[] };
+        let tiles = &mut tiles[2 * steps * (row / TILE_ROWS)..][..2 * steps];
+        let line = row % TILE_ROWS * 64;
+        for (step, pair) in tiles.chunks_exact_mut(2).enumerate() {
+            let k = (step * STEP).min(floats.len());
+            let floats = &floats[k..floats.len().min(k + STEP)];
+            let mut padded = [0.0; STEP];
+            let from = if floats.len() == STEP {
+                floats.as_ptr()
+            } else {
+                padded[..floats.len()].copy_from_slice(floats);
+                padded.as_ptr()
+            };
+            // SAFETY: 32 floats are readable at `from`; a line of a tile is 64 bytes.
+            unsafe {
+                let (first, second) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)));
+                let (first_high, second_high) = (rounded(first), rounded(second));
+                let first_low = rounded(_mm512_sub_ps(first, as_f32(first_high)));
+                let second_low = rounded(_mm512_sub_ps(second, as_f32(second_high)));
+                _mm512_store_si512(
+                    pair[0].0.as_mut_ptr().add(line).cast(),
+                    packed(first_high, second_high),
+                );
+                _mm512_store_si512(
+                    pair[1].0.as_mut_ptr().add(line).cast(),
+                    packed(first_low, second_low),
+                );
+            }
+        }
+    }
+}
+
+/// The nearest bfloat16, as a float's bits. Ties away from zero; NaN stays NaN, infinity infinity.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[inline(always)]
+unsafe fn rounded(x: __m512) -> __m512i {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe {
+        let bits = _mm512_castps_si512(x);
+        let half = _mm512_set1_epi32(0x8000);
+        let mask = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+        _mm512_and_si512(_mm512_add_epi32(bits, half), mask)
+    }
+}
+
+/// Bits as floats.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[inline(always)]
+unsafe fn as_f32(bits: __m512i) -> __m512 {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe { _mm512_castsi512_ps(bits) }
+}
+
+/// 16 and 16 bfloat16 given by float bits, one after the other.
+///
+/// # Safety
+/// The processor has AVX-512 F.
+#[inline(always)]
+unsafe fn packed(first: __m512i, second: __m512i) -> __m512i {
+    // SAFETY: the caller vouches for the instructions.
+    unsafe {
+        let first = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(first));
+        let second = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(second));
+        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second)
+    }
+}
+
+/// A panel as tiles of its high and low parts, pairs of k side by side; two tiles of every four, from
+/// `at` on. No panel at all gives zeros.
+#[inline(always)]
+fn split_panel(panel: &[f16], steps: usize, tiles: &mut [Tile], at: usize) {
+    for (step, tiles) in tiles.chunks_exact_mut(4).take(steps).enumerate() {
+        let from = (step * STEP * LANES).min(panel.len());
+        let weights = &panel[from..panel.len().min(from + STEP * LANES)];
+        let mut padded = [f16::ZERO; STEP * LANES];
+        let weights = if weights.len() == STEP * LANES {
+            weights.as_ptr()
+        } else {
+            padded[..weights.len()].copy_from_slice(weights);
+            padded.as_ptr()
+        };
+        let high = tiles[at].0.as_mut_ptr();
+        let low = tiles[at + 1].0.as_mut_ptr();
+        for pair in 0..STEP / 2 {
+            // SAFETY: 32 k of 16 weights are readable; a tile has 16 lines of 64 bytes.
+            unsafe {
+                let from = weights.add(pair * 2 * LANES);
+                let even = _mm512_cvtph_ps(_mm256_loadu_si256(from.cast()));
+                let odd = _mm512_cvtph_ps(_mm256_loadu_si256(from.add(LANES).cast()));
+                let mask = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+                let even_high = _mm512_and_si512(_mm512_castps_si512(even), mask);
+                let odd_high = _mm512_and_si512(_mm512_castps_si512(odd), mask);
+                let even_low = _mm512_castps_si512(_mm512_sub_ps(even, as_f32(even_high)));
+                let odd_low = _mm512_castps_si512(_mm512_sub_ps(odd, as_f32(odd_high)));
+                let high_pair = _mm512_or_si512(_mm512_srli_epi32::<16>(even_high), odd_high);
+                // What is left of a float16 has three bits: nothing is cut off.
+                let low_pair = _mm512_or_si512(_mm512_srli_epi32::<16>(even_low), odd_low);
+                _mm512_store_si512(high.add(pair * 64).cast(), high_pair);
+                _mm512_store_si512(low.add(pair * 64).cast(), low_pair);
+            }
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! How operands lie in memory for AMX.
+#![allow(unsafe_code)]
+
+use std::ops::Range;
+
+use half::bf16;
+
+use super::super::matmul::Finish;
+use super::super::simd::{LANES, Simd};
+use super::super::views::RowsMut;
+use super::products::Block;
+
+/// Bytes of a tile.
+const TILE: usize = 1024;
+
+/// Rows of a tile.
+pub(super) const TILE_ROWS: usize = 16;
+
+/// k of one step, in bfloat16 and in bytes.
+pub(super) const STEP: usize = 32;
+pub(super) const BYTES: usize = 64;
+
+/// A step's tile, aligned as tile loads like it.
+#[derive(Debug, Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Tile(pub(super) [u8; TILE]);
+
+impl Tile {
+    pub(super) const ZERO: Self = Self([0; TILE]);
+}
+
+/// The operands as tiles, and sums.
+#[derive(Debug, Default)]
+pub(in super::super) struct Scratch {
+    pub(super) a: Vec<Tile>,
+    pub(super) w: Vec<Tile>,
+    pub(super) sums: Vec<Block<f32>>,
+}
+
+impl Scratch {
+    pub(super) fn reserve(&mut self, a: usize, w: usize) {
+        if self.a.len() < a {
+            self.a.resize(a, Tile::ZERO);
+        }
+        if self.w.len() < w {
+            self.w.resize(w, Tile::ZERO);
+        }
+    }
+
+    /// The first `count` tiles of a panel, where they lie or, if the last of them is not whole, in memory
+    /// from the `at`th tile on, filled with zeros.
+    pub(super) fn whole_tiles<T: Weight>(
+        &mut self,
+        at: usize,
+        panel: &[T],
+        count: usize,
+    ) -> *const u8 {
+        let bytes = T::bytes(panel);
+        if let Some(whole) = bytes.get(..count * TILE) {
+            return whole.as_ptr();
+        }
+        let tiles = &mut self.w[at..at + count];
+        for (tile, bytes) in tiles.iter_mut().zip(bytes.chunks(TILE)) {
+            tile.0[..bytes.len()].copy_from_slice(bytes);
+            tile.0[bytes.len()..].fill(0);
+        }
+        tiles.as_ptr().cast()
+    }
+
+    /// Finishes the sums of some columns.
+    #[inline(always)]
+    pub(super) fn finish<S: Simd>(
+        &self,
+        simd: S,
+        columns: Range<usize>,
+        out: &mut RowsMut<'_>,
+        finish: &impl Finish<S>,
+    ) {
+        let rows = self.sums.iter().flat_map(|block| &block.0).take(out.count);
+        for (row, sums) in rows.enumerate() {
+            for column in columns.clone().step_by(LANES) {
+                let c = column - columns.start;
+                // SAFETY: a row of sums holds 32 floats.
+                let v = unsafe { simd.load(sums[c..c + LANES].as_ptr()) };
+                let v = finish.finish(simd, row, column, v);
+                out.store(simd, row, column, (columns.end - column).min(LANES), v);
+            }
+        }
+    }
+}
+
+/// The tiles of two panels that come next: they are brought near while rows are multiplied with those before.
+/// Without that, the first rows wait for each tile, and the others leave memory idle.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Next([*const u8; 2]);
+
+impl Next {
+    /// Two panels, `distance` bytes apart. Behind the last ones there is nothing to be brought near, and
+    /// nothing happens.
+    pub(super) fn new(first: *const u8, distance: usize) -> Self {
+        Self([first, first.wrapping_add(distance)])
+    }
+
+    /// Half a panel's tiles, for each of the first four pairs of row tiles.
+    pub(super) fn share(self, row_pair: usize, steps: usize) -> *const u8 {
+        self.0[row_pair / 2 % 2].wrapping_add(row_pair % 2 * steps * TILE / 2)
+    }
+}
+
+/// An element type of panels whose tiles are multiplied as they are.
+pub(super) trait Weight: Sized {
+    /// Their memory.
+    fn bytes(panel: &[Self]) -> &[u8];
+}
+
+impl Weight for bf16 {
+    fn bytes(panel: &[Self]) -> &[u8] {
+        // SAFETY: a transparent u16, and any byte is one.
+        unsafe { std::slice::from_raw_parts(panel.as_ptr().cast(), size_of_val(panel)) }
+    }
+}
+
+impl Weight for i8 {
+    fn bytes(panel: &[Self]) -> &[u8] {
+        // SAFETY: any byte is one.
+        unsafe { std::slice::from_raw_parts(panel.as_ptr().cast(), panel.len()) }
+    }
+}
