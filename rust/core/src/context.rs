@@ -116,7 +116,8 @@ impl Model for OnCpu {
         let forward = |member, consume: &mut dyn FnMut(&[f32]) -> Result<()>| {
             CONTEXT.with(|Context(context)| {
                 context.set_compute(self.compute);
-                let hidden = context.as_member(member, || self.encoder.forward(context, batch))?;
+                let forward = |batch: &MicroBatch| self.encoder.forward(context, batch);
+                let hidden = context.as_member(member, batch, forward)?;
                 consume(&context.to_host(hidden)?)
             })
         };

@@ -4,6 +4,8 @@
 //! keeps the kernels busy and the activations in the cache. The longest texts go first, so that no
 //! long one is left for the end while the other threads are idle.
 
+use std::ops::Range;
+
 use crate::tokenize::Tokens;
 
 /// Tokens in a micro-batch, unless one text alone has more. The kernels are as fast with any number
@@ -45,6 +47,19 @@ impl MicroBatch {
             batch.offsets.push(batch.ids.len());
         }
         batch
+    }
+
+    /// Some of the tokens; `offsets` are still those of all.
+    ///
+    /// # Panics
+    /// If they are not all there.
+    pub(crate) fn tokens(&self, range: Range<usize>) -> Self {
+        Self {
+            ids: self.ids[range.clone()].to_vec(),
+            type_ids: self.type_ids[range.clone()].to_vec(),
+            positions: self.positions[range].to_vec(),
+            offsets: self.offsets.clone(),
+        }
     }
 }
 

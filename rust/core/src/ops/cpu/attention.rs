@@ -27,8 +27,12 @@ pub(super) struct Scratch {
 /// Attention within one sequence.
 #[derive(Debug)]
 pub(super) struct AttentionJob<'a> {
-    /// `[tokens, 3 * heads.count * heads.head_dim]`: queries, keys and values side by side.
-    pub(super) qkv: &'a [f32],
+    /// `[rows, heads.count * heads.head_dim]`: those of all tokens or of some.
+    pub(super) queries: Rows<'a>,
+    /// `[tokens, heads.count * heads.head_dim]`
+    pub(super) keys: Rows<'a>,
+    /// `[tokens, heads.count * heads.head_dim]`
+    pub(super) values: Rows<'a>,
     pub(super) heads: Heads,
     /// The heads to compute.
     pub(super) share: Range<usize>,
@@ -36,7 +40,7 @@ pub(super) struct AttentionJob<'a> {
     pub(super) rounded: bool,
 }
 
-/// `out` is `[tokens, heads.count * heads.head_dim]`; only the columns of the heads are written.
+/// `out` is `[rows, heads.count * heads.head_dim]`; only the columns of the heads are written.
 ///
 /// # Panics
 /// If the shapes do not fit each other.
@@ -48,9 +52,7 @@ pub(super) fn attention<S: Simd>(
     scratch: &mut Scratch,
 ) {
     let dim = job.heads.head_dim;
-    let width = job.heads.count * dim;
-    let stride = 3 * width;
-    let tokens = out.count;
+    let tokens = job.keys.count;
     if tokens == 0 {
         return;
     }
@@ -63,15 +65,13 @@ pub(super) fn attention<S: Simd>(
     scratch.scores.resize(QUERY_BLOCK * score_stride, 0.0);
     scratch.sums.resize(QUERY_BLOCK, 0.0);
     for head in job.share.clone().map(|head| head * dim) {
-        let keys = job.qkv.chunks_exact(stride).map(|row| &row[width + head..][..dim]);
-        pack_keys(keys, dim, &mut scratch.keys);
-        let values = job.qkv.chunks_exact(stride).map(|row| &row[2 * width + head..][..dim]);
-        pack_values(&values, dim, tokens, &mut scratch.values);
+        pack_keys(job.keys.columns(head, dim).iter(), dim, &mut scratch.keys);
+        pack_values(&job.values.columns(head, dim).iter(), dim, tokens, &mut scratch.values);
         let keys = Panels::new(&scratch.keys, padded, dim);
         let values = Panels::new(&scratch.values, dim, tokens);
-        for first in (0..tokens).step_by(QUERY_BLOCK) {
-            let rows = (tokens - first).min(QUERY_BLOCK);
-            let queries = Rows::new(&job.qkv[first * stride + head..], rows, dim, stride);
+        for first in (0..out.count).step_by(QUERY_BLOCK) {
+            let rows = (out.count - first).min(QUERY_BLOCK);
+            let queries = job.queries.rows(first..first + rows).columns(head, dim);
             let mut scores = RowsMut::new(&mut scratch.scores, rows, padded, score_stride);
             matmul(simd, queries, keys, &mut scores, &AsIs);
             for row in 0..rows {

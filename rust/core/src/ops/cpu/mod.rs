@@ -40,12 +40,29 @@ pub(crate) use load::{Cpu, Loader};
 pub(crate) use scratch::Tensor;
 pub(crate) use team::{Member, team};
 
+use views::Rows;
+
 use super::{Epilogue, Heads, Ops};
 use crate::compute::Compute;
 use crate::error::{Error, Result};
+use crate::plan::MicroBatch;
 
 /// Output features that a member of a team takes at a time: the width of the widest tile.
 const PANELS: usize = 2 * simd::LANES;
+
+/// Rows for each member from which on a team divides the rows of a batch, and not the columns of each
+/// output. Members then meet once a layer and not seven times, and only keys and values go from one
+/// core to another, but each multiplies with all of the weights.
+const ROWS: usize = 32;
+
+/// How a thread takes part in a team.
+#[derive(Debug)]
+enum Part {
+    /// Of every output its share of columns.
+    Columns(Member),
+    /// The whole output for these rows.
+    Rows(Member, Range<usize>),
+}
 
 /// A thread's own memory for forward passes, reused from one to the next.
 #[derive(Debug)]
@@ -57,7 +74,7 @@ pub(crate) struct Context {
     rounded: Cell<bool>,
     linear: RefCell<LinearScratch>,
     /// While this thread computes a share of a batch.
-    member: RefCell<Option<Member>>,
+    part: RefCell<Option<Part>>,
 }
 
 impl Context {
@@ -68,7 +85,7 @@ impl Context {
             attention: RefCell::default(),
             rounded: Cell::default(),
             linear: RefCell::default(),
-            member: RefCell::default(),
+            part: RefCell::default(),
         }
     }
 
@@ -78,31 +95,95 @@ impl Context {
     }
 
     /// Runs a forward pass as a member of a team.
-    pub(crate) fn as_member<T>(&self, member: Member, forward: impl FnOnce() -> T) -> T {
+    pub(crate) fn as_member(
+        &self,
+        member: Member,
+        batch: &MicroBatch,
+        forward: impl FnOnce(&MicroBatch) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         /// Leaves the team however the forward pass ends.
-        struct Leave<'a>(&'a RefCell<Option<Member>>);
+        struct Leave<'a>(&'a RefCell<Option<Part>>);
         impl Drop for Leave<'_> {
             fn drop(&mut self) {
                 *self.0.borrow_mut() = None;
             }
         }
-        *self.member.borrow_mut() = Some(member);
-        let _leave = Leave(&self.member);
-        forward()
+        let _leave = Leave(&self.part);
+        let tokens = batch.ids.len();
+        if tokens < member.size() * ROWS {
+            *self.part.borrow_mut() = Some(Part::Columns(member));
+            return forward(batch);
+        }
+        let rows = member.share(tokens);
+        *self.part.borrow_mut() = Some(Part::Rows(member, rows.clone()));
+        let own = forward(&batch.tokens(rows))?;
+        match &mut *self.part.borrow_mut() {
+            Some(Part::Rows(member, rows)) => {
+                member.gather(tokens, rows.clone(), rows_of(&own, 0..own.rows(), 0..own.width()))
+            }
+            _ => Ok(own),
+        }
     }
 
     /// A tensor for the output of an operation, and this thread's share of `count` parts of it.
     fn output(&self, rows: usize, width: usize, count: usize) -> (Tensor, Range<usize>) {
-        match &mut *self.member.borrow_mut() {
-            Some(member) => (member.tensor(rows, width), member.share(count)),
-            None => (self.pool.take(rows, width), 0..count),
+        match &mut *self.part.borrow_mut() {
+            Some(Part::Columns(member)) => (member.tensor(rows, width), member.share(count)),
+            _ => (self.pool.take(rows, width), 0..count),
         }
     }
 
     /// Waits until the others have written their shares too.
     fn meet(&self) -> Result<()> {
-        self.member.borrow().as_ref().map_or(Ok(()), Member::meet)
+        match &*self.part.borrow() {
+            Some(Part::Columns(member)) => member.meet(),
+            _ => Ok(()),
+        }
     }
+}
+
+/// Attention of some rows of a batch.
+struct Attention<'a> {
+    /// Queries in the first columns, a row for each of `own`.
+    qkv: &'a Tensor,
+    /// Which of the batch's rows these are.
+    own: Range<usize>,
+    /// Keys from a column on and then values, for all rows of the batch.
+    all: &'a Tensor,
+    keys: usize,
+    heads: Heads,
+    offsets: &'a [usize],
+}
+
+impl Context {
+    /// Some heads of the rows' output, a sequence after the other.
+    fn attend(&self, of: &Attention<'_>, share: Range<usize>, out: &mut Tensor) {
+        let width = of.heads.count * of.heads.head_dim;
+        let mut out = out.whole();
+        for bounds in of.offsets.windows(2) {
+            let here = bounds[0].max(of.own.start)..bounds[1].min(of.own.end);
+            if here.is_empty() {
+                continue;
+            }
+            let rows = here.start - of.own.start..here.end - of.own.start;
+            let sequence = bounds[0]..bounds[1];
+            let job = AttentionJob {
+                queries: rows_of(of.qkv, rows.clone(), 0..width),
+                keys: rows_of(of.all, sequence.clone(), of.keys..of.keys + width),
+                values: rows_of(of.all, sequence, of.keys + width..of.keys + 2 * width),
+                heads: of.heads,
+                share: share.clone(),
+                rounded: self.rounded.get(),
+            };
+            let out = out.part(rows, 0, width);
+            isa::attention(self.isa, &job, out, &mut self.attention.borrow_mut());
+        }
+    }
+}
+
+/// Some columns of some rows.
+fn rows_of(x: &Tensor, rows: Range<usize>, columns: Range<usize>) -> Rows<'_> {
+    Rows::new(x, x.rows(), x.width(), x.width()).rows(rows).columns(columns.start, columns.len())
 }
 
 impl Default for Context {
@@ -133,9 +214,9 @@ impl Ops<Cpu> for Context {
     fn layer_norm(&self, mut x: Tensor, norm: &load::Norm) -> Result<Tensor> {
         let job = NormJob { weight: norm.weight(), bias: norm.bias(), epsilon: norm.epsilon };
         expect("layer norm", (x.rows(), job.weight.len()), (x.rows(), x.width()))?;
-        let share = match &*self.member.borrow() {
-            Some(member) => member.share(x.rows()),
-            None => 0..x.rows(),
+        let share = match &*self.part.borrow() {
+            Some(Part::Columns(member)) => member.share(x.rows()),
+            _ => 0..x.rows(),
         };
         isa::layer_norm(self.isa, &job, x.rows_mut(share));
         self.meet()?;
@@ -178,16 +259,19 @@ impl Ops<Cpu> for Context {
     fn attention(&self, qkv: &Tensor, heads: Heads, offsets: &[usize]) -> Result<Tensor> {
         let width = heads.count * heads.head_dim;
         let tokens = offsets.last().copied().unwrap_or(0);
+        if let Some(Part::Rows(member, own)) = &mut *self.part.borrow_mut() {
+            expect("attention", (own.len(), 3 * width), (qkv.rows(), qkv.width()))?;
+            let keys_and_values = rows_of(qkv, 0..own.len(), width..3 * width);
+            let all = member.gather(tokens, own.clone(), keys_and_values)?;
+            let mut out = self.pool.take(own.len(), width);
+            let job = Attention { qkv, own: own.clone(), all: &all, keys: 0, heads, offsets };
+            self.attend(&job, 0..heads.count, &mut out);
+            return Ok(out);
+        }
         expect("attention", (tokens, 3 * width), (qkv.rows(), qkv.width()))?;
         let (mut out, share) = self.output(tokens, width, heads.count);
-        for bounds in offsets.windows(2) {
-            let qkv = &qkv[3 * width * bounds[0]..3 * width * bounds[1]];
-            let share = share.clone();
-            let job = AttentionJob { qkv, heads, share, rounded: self.rounded.get() };
-            let mut whole = out.whole();
-            let out = whole.part(bounds[0]..bounds[1], 0, width);
-            isa::attention(self.isa, &job, out, &mut self.attention.borrow_mut());
-        }
+        let job = Attention { qkv, own: 0..tokens, all: qkv, keys: width, heads, offsets };
+        self.attend(&job, share, &mut out);
         self.meet()?;
         Ok(out)
     }

@@ -1,8 +1,9 @@
-//! One text on several threads: each member of a team takes a share of the columns.
+//! One text on several threads: each member of a team takes a share of the columns, or with many tokens of
+//! the rows.
 //!
 //! All members go through the same forward pass at the same time. Each computes its share of an
-//! operation's output, which lies in memory that all see, and waits until the others have done theirs.
-//! An output's sum is the one that a thread alone would compute, so the bits are too.
+//! operation's output, which lies in memory that all see, and waits until the others have done theirs;
+//! with shares of rows, only for keys and values. An output's sum is the one that a thread alone would compute, so the bits are too.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
@@ -12,6 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::scratch::{Line, Tensor};
+use super::views::Rows;
 use crate::error::{Error, Result};
 use crate::process::PerProcess;
 
@@ -130,6 +132,28 @@ impl Member {
         let shared = Arc::clone(&tensors.buffers[place]);
         assert!(rows * width <= shared.len(), "members disagree about a tensor");
         Tensor::shared(shared, rows, width)
+    }
+
+    /// How many members there are.
+    pub(super) fn size(&self) -> usize {
+        self.team.size
+    }
+
+    /// A tensor of `count` rows, of which each member has some.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if a member has left.
+    pub(super) fn gather(
+        &mut self,
+        count: usize,
+        rows: Range<usize>,
+        own: Rows<'_>,
+    ) -> Result<Tensor> {
+        let mut all = self.tensor(count, own.width);
+        let to = all.rows_mut(rows).chunks_exact_mut(own.width);
+        to.zip(own.iter()).for_each(|(to, row)| to.copy_from_slice(row));
+        self.meet()?;
+        Ok(all)
     }
 
     /// Waits until all members are here. What they wrote before can then be read.

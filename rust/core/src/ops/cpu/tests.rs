@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::isa::{self, Isa};
 use super::kernels::{AttentionJob, AttentionScratch, LinearJob, LinearScratch, NormJob, Then};
 use super::load::{self, Loader};
-use super::views::RowsMut;
+use super::views::{Rows, RowsMut};
 use crate::ops::{Activation, Heads, LinearSpec, Load};
 use crate::weights::DType;
 use crate::weights::memory::InMemory;
@@ -225,10 +225,19 @@ proptest! {
             for shares in [1, 2, 3, 1] {
                 let mut found = vec![f32::NAN; tokens * width];
                 for bounds in offsets.windows(2) {
-                    let qkv = &qkv[bounds[0] * 3 * width..bounds[1] * 3 * width];
+                    let sequence = Rows::new(&qkv, tokens, 3 * width, 3 * width)
+                        .rows(bounds[0]..bounds[1]);
+                    let part = |i: usize| sequence.columns(i * width, width);
                     for i in 0..shares {
                         let share = i * count / shares..(i + 1) * count / shares;
-                        let job = AttentionJob { qkv, heads, share, rounded };
+                        let job = AttentionJob {
+                            queries: part(0),
+                            keys: part(1),
+                            values: part(2),
+                            heads,
+                            share,
+                            rounded,
+                        };
                         let mut out = RowsMut::new(&mut found, tokens, width, width);
                         let out = out.part(bounds[0]..bounds[1], 0, width);
                         isa::attention(isa, &job, out, scratch);

@@ -24,6 +24,31 @@ impl<'a> Rows<'a> {
         assert!(fits(data.len(), count, width, stride), "rows do not fit their memory");
         Self { data, stride, count, width }
     }
+
+    /// One after the other.
+    pub(super) fn iter(self) -> impl Iterator<Item = &'a [f32]> + Clone {
+        (0..self.count).map(move |row| &self.data[row * self.stride..][..self.width])
+    }
+
+    /// Some of them.
+    ///
+    /// # Panics
+    /// If they are not all there.
+    pub(super) fn rows(self, rows: Range<usize>) -> Self {
+        assert!(rows.start <= rows.end && rows.end <= self.count, "rows");
+        let data = if rows.is_empty() { &[] } else { &self.data[rows.start * self.stride..] };
+        Self { data, count: rows.len(), ..self }
+    }
+
+    /// The same columns of every row.
+    ///
+    /// # Panics
+    /// If they are not all there.
+    pub(super) fn columns(self, first: usize, width: usize) -> Self {
+        assert!(first + width <= self.width, "columns");
+        let data = if self.count == 0 { self.data } else { &self.data[first..] };
+        Self { data, width, ..self }
+    }
 }
 
 /// As [`Rows`], to be written; all columns or some.

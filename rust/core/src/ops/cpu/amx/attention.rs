@@ -27,7 +27,7 @@ pub(in super::super) struct Scratch {
     weights: Vec<Tile>,
 }
 
-/// `out` is `[tokens, heads.count * heads.head_dim]`; only the columns of the heads are written.
+/// `out` is `[rows, heads.count * heads.head_dim]`; only the columns of the heads are written.
 ///
 /// # Panics
 /// If the shapes do not fit each other.
@@ -40,24 +40,22 @@ pub(in super::super) fn attention<S: Simd>(
     scratch: &mut Scratch,
 ) {
     let dim = job.heads.head_dim;
-    let width = job.heads.count * dim;
-    let tokens = out.count;
+    let tokens = job.keys.count;
     if tokens == 0 {
         return;
     }
     let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
-    let rows = || job.qkv.chunks_exact(3 * width);
     let mut tiles = amx.tiles();
     let sizes =
         Sizes { tokens, dim, key_steps: dim.div_ceil(STEP), value_steps: tokens.div_ceil(STEP) };
     scratch.reserve(sizes);
     for head in job.share.clone().map(|head| head * dim) {
-        pack_keys(rows().map(|row| &row[width + head..][..dim]), sizes, &mut scratch.keys);
-        pack_values(&rows().map(|row| &row[2 * width + head..][..dim]), sizes, &mut scratch.values);
-        for first in (0..tokens).step_by(QUERIES) {
-            let count = (tokens - first).min(QUERIES);
-            let queries = rows().skip(first).take(count).map(|row| &row[head..][..dim]);
-            pack_rows(queries, sizes.key_steps, &mut scratch.queries);
+        pack_keys(job.keys.columns(head, dim).iter(), sizes, &mut scratch.keys);
+        pack_values(&job.values.columns(head, dim).iter(), sizes, &mut scratch.values);
+        for first in (0..out.count).step_by(QUERIES) {
+            let count = (out.count - first).min(QUERIES);
+            let queries = job.queries.rows(first..first + count).columns(head, dim);
+            pack_rows(queries.iter(), sizes.key_steps, &mut scratch.queries);
             scratch.score(&mut tiles, sizes);
             let mut sums = [0.0; QUERIES];
             for (row, sum) in sums[..count].iter_mut().enumerate() {
