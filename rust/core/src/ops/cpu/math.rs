@@ -58,7 +58,7 @@ fn erf<S: Simd>(simd: S, z: S::V) -> S::V {
         [1.0, 5.041_648e-1, 1.150_848_2e-1, 1.517_233_5e-2, 1.188_119_3e-3, 3.807_056_4e-5];
     let z = simd.min(simd.splat(3.92), simd.max(simd.splat(-3.92), z));
     let t = simd.mul(z, z);
-    let erf = simd.div(simd.mul(z, polynomial(simd, t, P)), polynomial(simd, t, Q));
+    let erf = simd.quotient(simd.mul(z, polynomial(simd, t, P)), polynomial(simd, t, Q));
     simd.min(simd.splat(1.0), simd.max(simd.splat(-1.0), erf))
 }
 

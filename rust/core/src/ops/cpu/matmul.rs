@@ -17,6 +17,12 @@ use crate::weights::panels::groups;
 /// cache while the rows pass by.
 const K_BLOCK: usize = 384;
 
+/// The same where weights are converted to float32 first, for all rows: 24 KiB.
+const CONVERTED_BLOCK: usize = 192;
+
+/// Blocks of rows for which weights are rather converted in registers, once for each.
+const MOST_CONVERSIONS: usize = 4;
+
 /// A matrix `[out_features, in_features]` in the layout of [`crate::weights::panels`].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Panels<'a, W> {
@@ -44,6 +50,8 @@ impl<'a, W: Weight> Panels<'a, W> {
 pub(super) trait Weight: Copy {
     /// Input features that stand side by side.
     const GROUP: usize;
+    /// Whether they are something else before.
+    const CONVERTED: bool;
 
     /// The weights of the `i`th input feature of a group.
     ///
@@ -54,6 +62,7 @@ pub(super) trait Weight: Copy {
 
 impl Weight for f32 {
     const GROUP: usize = 1;
+    const CONVERTED: bool = false;
 
     #[inline(always)]
     unsafe fn load<S: Simd>(simd: S, from: *const Self, _: usize) -> S::V {
@@ -64,6 +73,7 @@ impl Weight for f32 {
 
 impl Weight for f16 {
     const GROUP: usize = 1;
+    const CONVERTED: bool = true;
 
     #[inline(always)]
     unsafe fn load<S: Simd>(simd: S, from: *const Self, _: usize) -> S::V {
@@ -74,6 +84,7 @@ impl Weight for f16 {
 
 impl Weight for bf16 {
     const GROUP: usize = 2;
+    const CONVERTED: bool = true;
 
     #[inline(always)]
     unsafe fn load<S: Simd>(simd: S, from: *const Self, i: usize) -> S::V {
@@ -120,49 +131,115 @@ pub(super) fn matmul<S: Simd, W: Weight>(
     const { assert!(S::TILE_PANELS * LANES <= MAX_COLUMNS) };
     const { assert!(S::TILE_ROWS * MAX_COLUMNS <= MAX_TILE) };
     expect_shapes(a, [weight.out_features, weight.in_features], out);
-    let in_features = a.width;
-    let row_blocks = a.count.div_ceil(S::TILE_ROWS);
+    let convert = W::CONVERTED && a.count > MOST_CONVERSIONS * S::TILE_ROWS;
+    let block = if convert { CONVERTED_BLOCK } else { K_BLOCK };
+    let mut floats = Floats([0.0; CONVERTED_BLOCK * MAX_COLUMNS]);
     let end = out.columns.end;
     for column in out.columns.clone().step_by(S::TILE_PANELS * LANES) {
-        let panel = &weight.data[column / LANES * weight.panel_len()..];
+        let panels = &weight.data[column / LANES * weight.panel_len()..];
         let group = (end - column).div_ceil(LANES).min(S::TILE_PANELS);
         let columns = (end - column).min(group * LANES);
-        for k in (0..in_features).step_by(K_BLOCK) {
-            let steps = (in_features - k).min(K_BLOCK);
-            for block in 0..row_blocks {
-                // Blocks of nearly equal height: 13 rows are 7 and 6, not 12 and 1.
-                let row = block * a.count / row_blocks;
-                let rows = (block + 1) * a.count / row_blocks - row;
-                let mut out = out.part(row..row + rows, column, columns);
-                let (to, out_stride) = out.raw();
-                let mut tile = Tile {
-                    a: a.data[row * a.stride + k..].as_ptr(),
-                    a_stride: a.stride,
-                    panel: panel[k * LANES..].as_ptr(),
-                    panel_stride: weight.panel_len(),
-                    steps,
-                    out: to,
-                    out_stride,
-                    first: k == 0,
-                };
-                // SAFETY: `Rows::new` and `RowsMut::part` checked that rows `row..row + rows` hold
-                // `k..k + steps` inputs and `columns` outputs from `column` on; `Panels::new` checked
-                // that `group` panels from `column` on hold `in_features` steps of 16 weights. A last
-                // panel with less than 16 real columns goes through `padded`, which holds a tile.
-                unsafe {
-                    if columns == group * LANES {
-                        tile.run(simd, rows, group);
-                    } else {
-                        let mut padded = [0.0; MAX_TILE];
-                        out.copy_to(simd, &mut padded);
-                        (tile.out, tile.out_stride) = (padded.as_mut_ptr(), MAX_COLUMNS);
-                        tile.run(simd, rows, group);
-                        out.copy_from(simd, &padded);
-                    }
+        for k in (0..a.width).step_by(block) {
+            let steps = (a.width - k).min(block);
+            let part = Part { column, columns, group, k, steps };
+            let (panels, stride) = (&panels[k * LANES..], weight.panel_len());
+            if convert {
+                to_floats::<S, W>(simd, panels, stride, &part, &mut floats);
+                part.multiply(simd, a, &floats.0, CONVERTED_BLOCK * LANES, out, finish);
+            } else {
+                part.multiply(simd, a, panels, stride, out, finish);
+            }
+        }
+    }
+}
+
+/// Panels of `CONVERTED_BLOCK` steps, aligned so that no load straddles two cache lines.
+#[repr(align(64))]
+struct Floats([f32; CONVERTED_BLOCK * MAX_COLUMNS]);
+
+/// Weights as floats.
+#[inline(always)]
+fn to_floats<S: Simd, W: Weight>(
+    simd: S,
+    panels: &[W],
+    stride: usize,
+    part: &Part,
+    floats: &mut Floats,
+) {
+    for (p, floats) in floats.0.chunks_exact_mut(CONVERTED_BLOCK * LANES).enumerate() {
+        if p == part.group {
+            break;
+        }
+        let whole = part.steps.next_multiple_of(W::GROUP) * LANES;
+        let groups = panels[p * stride..][..whole].chunks_exact(W::GROUP * LANES);
+        for (floats, weights) in floats.chunks_mut(W::GROUP * LANES).zip(groups) {
+            for (i, floats) in floats.chunks_exact_mut(LANES).enumerate() {
+                // SAFETY: both chunks have a group of 16, and `i` is one of its features.
+                unsafe { simd.store(W::load(simd, weights.as_ptr(), i), floats.as_mut_ptr()) };
+            }
+        }
+    }
+}
+
+/// Some columns of the output, in a block of k.
+struct Part {
+    column: usize,
+    columns: usize,
+    /// Panels that the columns lie in.
+    group: usize,
+    k: usize,
+    steps: usize,
+}
+
+impl Part {
+    /// All rows; `panels` begin with the block of k, `stride` elements apart.
+    #[inline(always)]
+    fn multiply<S: Simd, W: Weight>(
+        &self,
+        simd: S,
+        a: Rows<'_>,
+        panels: &[W],
+        stride: usize,
+        out: &mut RowsMut<'_>,
+        finish: &impl Finish<S>,
+    ) {
+        let &Self { column, columns, group, k, steps } = self;
+        let needed = (group - 1) * stride + steps.next_multiple_of(W::GROUP) * LANES;
+        assert!(needed <= panels.len(), "panels");
+        let row_blocks = a.count.div_ceil(S::TILE_ROWS);
+        for block in 0..row_blocks {
+            // Blocks of nearly equal height: 13 rows are 7 and 6, not 12 and 1.
+            let row = block * a.count / row_blocks;
+            let rows = (block + 1) * a.count / row_blocks - row;
+            let mut out = out.part(row..row + rows, column, columns);
+            let (to, out_stride) = out.raw();
+            let mut tile = Tile {
+                a: a.data[row * a.stride + k..].as_ptr(),
+                a_stride: a.stride,
+                panel: panels.as_ptr(),
+                panel_stride: stride,
+                steps,
+                out: to,
+                out_stride,
+                first: k == 0,
+            };
+            // SAFETY: `Rows::new` and `RowsMut::part` checked that rows `row..row + rows` hold
+            // `k..k + steps` inputs and `columns` outputs from `column` on; `group` panels hold `steps`
+            // groups, as was just asserted. A last panel with less than 16 real columns goes through
+            // `padded`, which holds a tile.
+            unsafe {
+                if columns == group * LANES {
+                    tile.run(simd, rows, group);
+                } else {
+                    let mut padded = [0.0; MAX_TILE];
+                    out.copy_to(simd, &mut padded);
+                    (tile.out, tile.out_stride) = (padded.as_mut_ptr(), MAX_COLUMNS);
+                    tile.run(simd, rows, group);
+                    out.copy_from(simd, &padded);
                 }
-                if k + steps == in_features {
-                    out.finish(simd, row, column, finish);
-                }
+            }
+            if k + steps == a.width {
+                out.finish(simd, row, column, finish);
             }
         }
     }

@@ -6,7 +6,7 @@
 //! safe to call; only memory access is not.
 //!
 //! The order of every reduction is the same in all implementations, so results differ between
-//! instruction sets by the rounding of fused multiply-adds alone.
+//! instruction sets by the rounding of fused multiply-adds and of [`Simd::quotient`] alone.
 #![allow(unsafe_code)]
 
 /// Floats in a [`Simd::V`], and output features in a panel.
@@ -49,6 +49,11 @@ pub(super) trait Simd: Copy {
     fn sub(self, a: Self::V, b: Self::V) -> Self::V;
     fn mul(self, a: Self::V, b: Self::V) -> Self::V;
     fn div(self, a: Self::V, b: Self::V) -> Self::V;
+    /// `a / b` to a few units in the last place, for `b` from 1 to 2⁶⁴.
+    #[inline(always)]
+    fn quotient(self, a: Self::V, b: Self::V) -> Self::V {
+        self.div(a, b)
+    }
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
     /// `a * b + c`, rounded once where the processor can.

@@ -255,8 +255,8 @@ impl Tile {
         unsafe {
             let zero = _mm512_setzero_si512();
             let mut a = [zero; 16];
-            for i in 0..16 {
-                a[i] = _mm512_load_si512(lines.add(i * 64).cast());
+            for (i, line) in a.iter_mut().enumerate() {
+                *line = _mm512_load_si512(lines.add(i * 64).cast());
             }
             // First within quarters of 128 bits: pairs of rows, then four rows.
             let mut b = [zero; 16];
@@ -283,8 +283,8 @@ impl Tile {
                 a[4 + c] = _mm512_shuffle_i32x4::<0x88>(b[4 + c], b[12 + c]);
                 a[12 + c] = _mm512_shuffle_i32x4::<0xdd>(b[4 + c], b[12 + c]);
             }
-            for i in 0..16 {
-                _mm512_store_si512(lines.add(i * 64).cast(), a[i]);
+            for (i, line) in a.into_iter().enumerate() {
+                _mm512_store_si512(lines.add(i * 64).cast(), line);
             }
         }
     }

@@ -54,7 +54,7 @@ pub(in super::super) fn matmul<S: Simd>(
                 *w = scratch.whole_tiles(i * some, &panel[first * STEP * LANES..], some);
             }
             let following = if first + some < steps { first + some } else { 2 * steps };
-            let next = panels.as_ptr().cast::<Tile>().wrapping_add(following).cast();
+            let next = panels.as_ptr().wrapping_add(following * STEP * LANES).cast();
             let next = Next::new(next, size_of::<bf16>() * panel_len);
             for (row_tile, sums) in (0..row_tiles).step_by(2).zip(&mut scratch.sums) {
                 let rows = |tile: usize| scratch.a[tile * steps + first..][..some].as_ptr().cast();
