@@ -133,6 +133,7 @@ pub(super) fn matmul<S: Simd, W: Weight>(
     expect_shapes(a, [weight.out_features, weight.in_features], out);
     let convert = W::CONVERTED && a.count > MOST_CONVERSIONS * S::TILE_ROWS;
     let block = if convert { CONVERTED_BLOCK } else { K_BLOCK };
+    #[allow(clippy::large_stack_arrays)] // 24 KiB; a thread's stack has two megabytes
     let mut floats = Floats([0.0; CONVERTED_BLOCK * MAX_COLUMNS]);
     let end = out.columns.end;
     for column in out.columns.clone().step_by(S::TILE_PANELS * LANES) {
