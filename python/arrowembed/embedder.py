@@ -56,9 +56,9 @@ class Embedder:
             tiles where the processor has AMX and in float32 elsewhere, or "int16", integers of
             12 bits: both lose next to nothing; "int8", fastest and smallest, with a loss that
             can be measured; or "auto", of the former two the one that is faster than float32 on
-            this processor, if the weights are floating-point numbers. None takes what the model is stored in. Where
-            that is something else, the model is made anew once and kept in the cache. Devices
-            other than "cpu" compute in float32.
+            this processor, if the weights are floating-point numbers. None takes what the model
+            is stored in. Where that is something else, the model is made anew once and kept in
+            the cache. Devices other than "cpu" compute in float32.
         cache_size: Number of vectors kept for texts that come again; 0 turns the cache off, None
             sets no limit on their number.
         cache_bytes: Limit on the memory of the cache; None sets none.

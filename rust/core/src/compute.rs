@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 use crate::ops::cpu::Isa;
 use crate::weights::DType;
 
-/// In which numbers matrices are multiplied; everything else is float32 in any case.
+/// In which numbers matrices are multiplied; everything else is float32, but for the operands of attention's
+/// products with [`BFloat16`](Self::BFloat16) and [`Int8`](Self::Int8) on AMX.
 ///
 /// ```
 /// use arrowembed::Compute;
@@ -24,7 +25,7 @@ pub enum Compute {
     /// float32, from weights of any dtype.
     Float32,
     /// Weights of 8 bits precision. Processors with AMX round what they are multiplied with too, and
-    /// are several times as fast; others compute in float32.
+    /// are twice as fast; others compute in float32.
     BFloat16,
     /// Integers of 12 bits with exact sums: as good as lossless.
     Int16,

@@ -33,8 +33,7 @@ use crate::weights::{DType, TensorSource};
 /// ```
 #[derive(Debug, Clone)]
 pub struct ConvertOptions {
-    /// What matrices and tables are stored in: float32, float16, int16 or int8; tables are stored as
-    /// float16 with int16.
+    /// What matrices and tables are stored in; with bfloat16 and int16 tables are stored as float16.
     pub dtype: DType,
     /// Packed for the CPU kernels, or as Hugging Face has it.
     pub arrangement: Arrangement,

@@ -54,8 +54,8 @@ impl EngineBuilder {
     }
 
     /// In which numbers the model computes; by default in those that it is stored in: float32 and float16
-    /// weights compute in float32, int16 and int8 weights in integers. For another one the model is made
-    /// anew once, in the cache; see [`cache_dir`](Self::cache_dir).
+    /// weights compute in float32, the others in what they are. For another one the model is made anew
+    /// once, in the cache; see [`cache_dir`](Self::cache_dir).
     #[must_use]
     pub fn compute(mut self, compute: Compute) -> Self {
         self.compute = Some(compute);

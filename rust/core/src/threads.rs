@@ -151,19 +151,19 @@ pub(crate) fn at_once<J: Send>(
     other: impl Fn(J) -> Result<()> + Sync,
 ) -> Option<Result<()>> {
     let _call = Call::alone()?;
-    let threads = match num_threads() {
-        Ok(threads) => threads,
-        Err(error) => return Some(Err(error)),
-    };
-    let mut jobs = jobs(threads).into_iter();
-    let own = jobs.next()?;
-    if jobs.len() == 0 {
-        return Some(first(own));
+    if matches!(num_threads(), Ok(1)) {
+        return jobs(1).pop().map(first);
     }
+    // The pool's own number: the setting may change at any time, and each job needs its worker.
     let pool = match pool() {
         Ok(pool) => pool,
         Err(error) => return Some(Err(error)),
     };
+    let mut jobs = jobs(pool.current_num_threads()).into_iter();
+    let own = jobs.next()?;
+    if jobs.len() == 0 {
+        return Some(first(own));
+    }
     let (sender, receiver) = channel();
     let other = &other;
     let own = pool.in_place_scope(|scope| {

@@ -83,15 +83,19 @@ fn a_prefix_and_unused_tensors_are_no_hindrance() {
 }
 
 #[test]
-fn integers_survive_being_unpacked() {
-    for (dtype, expected) in [("int16", DType::Int16), ("int8", DType::Int8)] {
+fn coarser_numbers_survive_being_unpacked() {
+    for (dtype, expected, companions) in [
+        ("bfloat16", DType::BFloat16, &[][..]),
+        ("int16", DType::Int16, &["weight.scale", "weight.sum"]),
+        ("int8", DType::Int8, &["weight.scale", "weight.sum"]),
+    ] {
         let folder = tempfile::tempdir().unwrap();
         let (direct, detour) = (folder.path().join("direct"), folder.path().join("detour"));
         convert_to(&hf("bert"), &direct, &options(dtype, "packed", "arrow", "none"));
         convert_to(&hf("bert"), &detour, &options(dtype, "packed", "parquet", "zstd"));
         let direct = open_with(&direct, folder.path()).unwrap();
         let detour = open_with(&detour, folder.path()).unwrap();
-        for end in ["weight", "weight.scale", "weight.sum"] {
+        for end in companions.iter().chain(&["weight"]) {
             let name = format!("encoder.layer.0.intermediate.dense.{end}");
             let of = |model: &OpenModel| model.weights.require(&name).unwrap();
             assert!(of(&direct).data == of(&detour).data, "{dtype} {name}");

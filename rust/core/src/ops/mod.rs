@@ -150,7 +150,8 @@ pub(crate) trait Ops<B: Backend> {
     /// Scaled dot-product attention within each sequence (Vaswani et al. 2017).
     ///
     /// `qkv` is `[tokens, 3 * count * head_dim]`: query, key and value side by side. Returns
-    /// `[tokens, count * head_dim]`.
+    /// `[tokens, count * head_dim]`. Where a thread computes only some of the tokens, both have only their
+    /// rows, and `offsets` are those of all.
     fn attention(
         &self,
         qkv: &Self::Tensor,

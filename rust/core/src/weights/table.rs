@@ -179,6 +179,9 @@ impl<'a> Columns<'a> {
         let layout = Layout::parse(self.layouts.value(i)).ok_or_else(|| {
             invalid(format!("has the unknown layout {:?}", self.layouts.value(i)))
         })?;
+        if dtype == DType::BFloat16 && layout != Layout::panels_of(dtype) {
+            return Err(invalid(format!("is bfloat16 in layout {}", layout.name())));
+        }
         let row = Row { name: name.to_owned(), shape, dtype, layout };
         let parameters = row.shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d));
         let stated = usize::try_from(self.parameters.value(i)).ok();

@@ -157,6 +157,9 @@ fn encode_f16(values: &[f32], width: usize, packed: bool) -> Result<Encoded, Str
 }
 
 fn encode_bf16(values: &[f32], width: usize) -> Result<Encoded, String> {
+    if let Some(value) = values.iter().find(|value| value.abs() > bf16::MAX.to_f32()) {
+        return Err(format!("{value} overflows bfloat16, whose largest number is 3.39e38"));
+    }
     let rounded: Vec<bf16> = values.iter().map(|&value| bf16::from_f32(value)).collect();
     let dtype = DType::BFloat16;
     let read = rounded.iter().map(|value| value.to_f32());
@@ -342,6 +345,15 @@ mod tests {
         tensor.dtype = DType::BFloat16;
         tensor.data = Buffer::from_vec(vec![0x3f80_u16, 0xc049, 0x0000]);
         assert_eq!(read_f32(&source, "w").unwrap().1, [1.0, -3.140_625, 0.0]);
+    }
+
+    #[test]
+    fn bfloat16_falls_back_where_it_overflows_or_loses_too_much() {
+        for (value, reason) in [(f32::MAX, "overflows bfloat16"), (1e-40, "relative error")] {
+            let encoded = encode(vec![value; 32], 16, DType::BFloat16, true);
+            assert_eq!((encoded.dtype, encoded.layout), (DType::Float32, Layout::Panel16));
+            assert!(encoded.fallback.unwrap().contains(reason));
+        }
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl Context {
         }
         let _leave = Leave(&self.part);
         let tokens = batch.ids.len();
-        if tokens < member.size() * ROWS {
+        if member.size() == 1 || tokens < member.size() * ROWS {
             *self.part.borrow_mut() = Some(Part::Columns(member));
             return forward(batch);
         }

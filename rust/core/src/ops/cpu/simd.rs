@@ -6,7 +6,8 @@
 //! safe to call; only memory access is not.
 //!
 //! The order of every reduction is the same in all implementations, so results differ between
-//! instruction sets by the rounding of fused multiply-adds and of [`Simd::quotient`] alone.
+//! instruction sets by the rounding of fused multiply-adds alone, and with AVX-512 by that of
+//! [`Simd::quotient`], whose first estimate another maker's processor may round otherwise.
 #![allow(unsafe_code)]
 
 /// Floats in a [`Simd::V`], and output features in a panel.

@@ -126,11 +126,11 @@ fn attended(qkv: &[f64], heads: Heads, offsets: &[usize]) -> Vec<f64> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
     fn linear_is_the_matrix_product(
-        rows in 0_usize..30,
+        rows in 0_usize..90,
         width in 1_usize..900,
         out in 1_usize..70,
         kind in 0_usize..6,
@@ -171,8 +171,14 @@ proptest! {
                         Then::Add(other) => sum + f64::from(other[i]),
                     }
                 }).collect();
+                // Scratch memory that has been used for more rows, and for numbers that are none.
+                let mut scratch = LinearScratch::default();
+                let nothing = vec![f32::NAN; (rows + 20) * width];
+                let mut found = vec![0.0; (rows + 20) * out];
+                let before = LinearJob { x: &nothing, then: Then::Nothing, ..job };
+                isa::linear(isa, &before, RowsMut::new(&mut found, rows + 20, out, out), &mut scratch);
                 let mut found = vec![f32::NAN; rows * out];
-                isa::linear(isa, &job, RowsMut::new(&mut found, rows, out, out), &mut LinearScratch::default());
+                isa::linear(isa, &job, RowsMut::new(&mut found, rows, out, out), &mut scratch);
                 // With AMX, the product of the lower parts is left out.
                 let tolerance = match (isa.name(), dtype) {
                     ("amx", DType::Int16) => 2e-3,
@@ -221,8 +227,8 @@ proptest! {
             let scratch = &mut AttentionScratch::default();
             let mut whole = None;
             // All heads at once, in shares as a team computes them, and at once again in used scratch
-            // memory.
-            for shares in [1, 2, 3, 1] {
+            // memory; the second time in two parts of rows.
+            for (shares, parts) in [(1, 1), (2, 2), (3, 1), (1, 1)] {
                 let mut found = vec![f32::NAN; tokens * width];
                 for bounds in offsets.windows(2) {
                     let sequence = Rows::new(&qkv, tokens, 3 * width, 3 * width)
@@ -230,17 +236,21 @@ proptest! {
                     let part = |i: usize| sequence.columns(i * width, width);
                     for i in 0..shares {
                         let share = i * count / shares..(i + 1) * count / shares;
-                        let job = AttentionJob {
-                            queries: part(0),
-                            keys: part(1),
-                            values: part(2),
-                            heads,
-                            share,
-                            rounded,
-                        };
                         let mut out = RowsMut::new(&mut found, tokens, width, width);
-                        let out = out.part(bounds[0]..bounds[1], 0, width);
-                        isa::attention(isa, &job, out, scratch);
+                        let mut out = out.part(bounds[0]..bounds[1], 0, width);
+                        let length = bounds[1] - bounds[0];
+                        for p in 0..parts {
+                            let rows = p * length / parts..(p + 1) * length / parts;
+                            let job = AttentionJob {
+                                queries: part(0).rows(rows.clone()),
+                                keys: part(1),
+                                values: part(2),
+                                heads,
+                                share: share.clone(),
+                                rounded,
+                            };
+                            isa::attention(isa, &job, out.part(rows, 0, width), scratch);
+                        }
                     }
                 }
                 assert_close(isa, &found, &expected, tolerance);

@@ -136,22 +136,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn quotient(self, a: Self::V, b: Self::V) -> Self::V {
-        // A division takes eight cycles or more in which nothing else can be divided: an estimate of
-        // 12 bits, improved once by Newton's method.
-        // SAFETY: see above.
-        unsafe {
-            let near = [_mm256_rcp_ps(b[0]), _mm256_rcp_ps(b[1])];
-            let two = self.splat(2.0);
-            let inverse = [
-                _mm256_mul_ps(near[0], _mm256_fnmadd_ps(b[0], near[0], two[0])),
-                _mm256_mul_ps(near[1], _mm256_fnmadd_ps(b[1], near[1], two[1])),
-            ];
-            self.mul(a, inverse)
-        }
-    }
-
-    #[inline(always)]
     fn max(self, a: Self::V, b: Self::V) -> Self::V {
         // SAFETY: see above.
         unsafe { [_mm256_max_ps(a[0], b[0]), _mm256_max_ps(a[1], b[1])] }
@@ -395,7 +379,8 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     fn quotient(self, a: Self::V, b: Self::V) -> Self::V {
-        // As with AVX2, from an estimate of 14 bits.
+        // A division takes 16 cycles in which nothing else can be divided: an estimate of 14 bits,
+        // improved once by Newton's method. (AVX2's estimate is not the same on all processors.)
         // SAFETY: see above.
         unsafe {
             let near = _mm512_rcp14_ps(b);

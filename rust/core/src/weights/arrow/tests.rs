@@ -20,6 +20,7 @@ fn tensors() -> Vec<Tensor> {
     for (name, dtype, packed) in [
         ("single.weight", DType::Float32, true),
         ("half.weight", DType::Float16, true),
+        ("brain.weight", DType::BFloat16, true),
         ("word.weight", DType::Int16, true),
         ("byte.weight", DType::Int8, true),
         ("table.weight", DType::Float16, false),
@@ -295,7 +296,10 @@ fn shapes_whose_product_overflows_are_refused() {
 #[test]
 fn dtypes_that_do_not_fit_are_refused() {
     assert!(reason(&with_first(|t| t.dtype = DType::Float16)).contains("bytes of data"));
-    assert!(reason(&with_first(|t| t.dtype = DType::BFloat16)).contains("bytes of data"));
+    for layout in [Layout::Panel16, Layout::Panel16x4, Layout::RowMajor] {
+        let bfloat16 = with_first(|t| (t.dtype, t.layout) = (DType::BFloat16, layout));
+        assert!(reason(&bfloat16).contains("is bfloat16 in layout"));
+    }
     assert!(reason(&with_first(|t| t.layout = Layout::RowMajor)).contains("bytes of data"));
 }
 

@@ -17,7 +17,7 @@ use super::products::{Block, Operands, Output, bfloat16_product};
 use super::tiles::{Next, STEP, Scratch, TILE_ROWS, Tile};
 
 /// Steps at a time: so many tiles of two panels stay in the first-level cache while the rows pass by.
-const STEPS: usize = 12;
+const STEPS: usize = 6;
 
 /// `out = finish(a · weightᵀ)`, in the columns that `out` asks for.
 ///
@@ -47,12 +47,7 @@ pub(in super::super) fn matmul<S: Simd>(
         let panels = &weight.data[column / LANES * panel_len..];
         for first in (0..steps).step_by(STEPS) {
             let some = (steps - first).min(STEPS);
-            let mut w = [std::ptr::null(); 2];
-            for (i, w) in w.iter_mut().enumerate() {
-                // Without a second panel the first one is computed twice, and nobody looks at it.
-                let panel = panels.chunks(panel_len).nth(i).unwrap_or(&panels[..panel_len]);
-                *w = scratch.whole_tiles(i * some, &panel[first * STEP * LANES..], some);
-            }
+            let w = scratch.whole_tiles(panels, panel_len, first * STEP * LANES, some);
             let following = if first + some < steps { first + some } else { 2 * steps };
             let next = panels.as_ptr().wrapping_add(following * STEP * LANES).cast();
             let next = Next::new(next, size_of::<bf16>() * panel_len);

@@ -19,7 +19,7 @@ use super::products::{Block, split_product};
 use super::tiles::{STEP, Scratch, TILE_ROWS, Tile};
 
 /// Steps at a time: so many tiles of two panels stay in the first-level cache while the rows pass by.
-const STEPS: usize = 6;
+const STEPS: usize = 3;
 
 /// `out = finish(a · weightᵀ)`, in the columns that `out` asks for.
 ///

@@ -13,7 +13,7 @@ use super::products::{Block, Operands, Output, byte_product, two_byte_product};
 use super::tiles::{BYTES, Next, Scratch, TILE_ROWS, Tile};
 use crate::weights::panels::BLOCK;
 
-/// [`super::integer::matmul`] in bytes.
+/// [`super::super::integer::matmul`] in bytes.
 #[inline(always)]
 pub(in super::super) fn matmul_int8<S: Simd>(
     simd: S,
@@ -34,12 +34,7 @@ pub(in super::super) fn matmul_int8<S: Simd>(
         let panels = &weight.data[column / LANES * panel_len..];
         for (block, first) in (0..a.width).step_by(BLOCK).enumerate() {
             let steps = (a.width - first).min(BLOCK).div_ceil(BYTES);
-            let mut w = [std::ptr::null(); 2];
-            for (i, w) in w.iter_mut().enumerate() {
-                // Without a second panel the first one is computed twice, and nobody looks at it.
-                let panel = panels.chunks(panel_len).nth(i).unwrap_or(&panels[..panel_len]);
-                *w = scratch.whole_tiles(i * steps, &panel[first * LANES..], steps);
-            }
+            let w = scratch.whole_tiles(panels, panel_len, first * LANES, steps);
             let following =
                 if first + BLOCK < a.width { (first + BLOCK) * LANES } else { 2 * panel_len };
             let next = Next::new(panels.as_ptr().wrapping_add(following).cast(), panel_len);
@@ -69,7 +64,7 @@ pub(in super::super) fn matmul_int8<S: Simd>(
     }
 }
 
-/// [`super::integer::matmul`] of 12 by 12 bits, each in two bytes of 8 and of 4 bits. The product of the
+/// [`super::super::integer::matmul`] of 12 by 12 bits, each in two bytes of 8 and of 4 bits. The product of the
 /// two lower ones is left out; it is a tenth of what rounding to 12 bits has lost.
 #[inline(always)]
 pub(in super::super) fn matmul_int16<S: Simd>(

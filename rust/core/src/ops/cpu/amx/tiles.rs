@@ -47,24 +47,31 @@ impl Scratch {
         }
     }
 
-    /// The first `count` tiles of a panel, where they lie or, if the last of them is not whole, in memory
-    /// from the `at`th tile on, filled with zeros.
+    /// The first `count` tiles of each of two panels, where they lie or, if the last of them is not whole, in
+    /// memory of our own, filled with zeros. Without a second panel the first one is there twice.
     pub(super) fn whole_tiles<T: Weight>(
         &mut self,
-        at: usize,
-        panel: &[T],
+        panels: &[T],
+        panel_len: usize,
+        from: usize,
         count: usize,
-    ) -> *const u8 {
-        let bytes = T::bytes(panel);
-        if let Some(whole) = bytes.get(..count * TILE) {
-            return whole.as_ptr();
+    ) -> [*const u8; 2] {
+        let part = |i: usize| {
+            let panel = panels.chunks(panel_len).nth(i).unwrap_or(&panels[..panel_len]);
+            T::bytes(&panel[from..])
+        };
+        let parts = [part(0), part(1)];
+        if let [Some(first), Some(second)] = parts.map(|bytes| bytes.get(..count * TILE)) {
+            return [first.as_ptr(), second.as_ptr()];
         }
-        let tiles = &mut self.w[at..at + count];
-        for (tile, bytes) in tiles.iter_mut().zip(bytes.chunks(TILE)) {
-            tile.0[..bytes.len()].copy_from_slice(bytes);
-            tile.0[bytes.len()..].fill(0);
+        for (tiles, bytes) in self.w.chunks_exact_mut(count).zip(parts) {
+            for (tile, bytes) in tiles.iter_mut().zip(bytes.chunks(TILE)) {
+                tile.0[..bytes.len()].copy_from_slice(bytes);
+                tile.0[bytes.len()..].fill(0);
+            }
         }
-        tiles.as_ptr().cast()
+        let tiles = &self.w[..2 * count];
+        [tiles.as_ptr().cast(), tiles[count..].as_ptr().cast()]
     }
 
     /// Finishes the sums of some columns.
