@@ -74,7 +74,7 @@ impl Isa {
     }
 
     /// What matrices of floats are worth being rounded to; `None` where nothing gains enough. By the
-    /// measurements in docs/architecture/performance.md ("Other arithmetic"), int16 is 1.3 times as fast as
+    /// measurements in docs/architecture/performance.md ("Other arithmetic"), int16 is 1.2 times as fast as
     /// float32 and more, bfloat16 with AMX twice. NEON is not measured; it needs four instructions for
     /// eight products of int16, two with float32.
     pub(crate) fn preferred(self) -> Option<DType> {
