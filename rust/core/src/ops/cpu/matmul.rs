@@ -17,7 +17,7 @@ use crate::weights::panels::groups;
 /// cache while the rows pass by.
 const K_BLOCK: usize = 384;
 
-/// The same where weights are converted to float32 first, for all rows: 24 KiB.
+/// The same where weights are converted to float32 first, for all rows: 12 KiB.
 const CONVERTED_BLOCK: usize = 192;
 
 /// Blocks of rows for which weights are rather converted in registers, once for each.
@@ -131,10 +131,10 @@ pub(super) fn matmul<S: Simd, W: Weight>(
     const { assert!(S::TILE_PANELS * LANES <= MAX_COLUMNS) };
     const { assert!(S::TILE_ROWS * MAX_COLUMNS <= MAX_TILE) };
     expect_shapes(a, [weight.out_features, weight.in_features], out);
-    let convert = W::CONVERTED && a.count > MOST_CONVERSIONS * S::TILE_ROWS;
+    // Two panels of floats and the rows of a tile would leave no room in the first-level cache: slower.
+    let convert = W::CONVERTED && S::TILE_PANELS == 1 && a.count > MOST_CONVERSIONS * S::TILE_ROWS;
     let block = if convert { CONVERTED_BLOCK } else { K_BLOCK };
-    #[allow(clippy::large_stack_arrays)] // 24 KiB; a thread's stack has two megabytes
-    let mut floats = Floats([0.0; CONVERTED_BLOCK * MAX_COLUMNS]);
+    let mut floats = Floats([0.0; CONVERTED_BLOCK * LANES]);
     let end = out.columns.end;
     for column in out.columns.clone().step_by(S::TILE_PANELS * LANES) {
         let panels = &weight.data[column / LANES * weight.panel_len()..];
@@ -145,7 +145,7 @@ pub(super) fn matmul<S: Simd, W: Weight>(
             let part = Part { column, columns, group, k, steps };
             let (panels, stride) = (&panels[k * LANES..], weight.panel_len());
             if convert {
-                to_floats::<S, W>(simd, panels, stride, &part, &mut floats);
+                to_floats::<S, W>(simd, panels, steps, &mut floats);
                 part.multiply(simd, a, &floats.0, CONVERTED_BLOCK * LANES, out, finish);
             } else {
                 part.multiply(simd, a, panels, stride, out, finish);
@@ -154,30 +154,18 @@ pub(super) fn matmul<S: Simd, W: Weight>(
     }
 }
 
-/// Panels of `CONVERTED_BLOCK` steps, aligned so that no load straddles two cache lines.
+/// A panel of `CONVERTED_BLOCK` steps, aligned so that no load straddles two cache lines.
 #[repr(align(64))]
-struct Floats([f32; CONVERTED_BLOCK * MAX_COLUMNS]);
+struct Floats([f32; CONVERTED_BLOCK * LANES]);
 
-/// Weights as floats.
+/// Some steps of a panel as floats.
 #[inline(always)]
-fn to_floats<S: Simd, W: Weight>(
-    simd: S,
-    panels: &[W],
-    stride: usize,
-    part: &Part,
-    floats: &mut Floats,
-) {
-    for (p, floats) in floats.0.chunks_exact_mut(CONVERTED_BLOCK * LANES).enumerate() {
-        if p == part.group {
-            break;
-        }
-        let whole = part.steps.next_multiple_of(W::GROUP) * LANES;
-        let groups = panels[p * stride..][..whole].chunks_exact(W::GROUP * LANES);
-        for (floats, weights) in floats.chunks_mut(W::GROUP * LANES).zip(groups) {
-            for (i, floats) in floats.chunks_exact_mut(LANES).enumerate() {
-                // SAFETY: both chunks have a group of 16, and `i` is one of its features.
-                unsafe { simd.store(W::load(simd, weights.as_ptr(), i), floats.as_mut_ptr()) };
-            }
+fn to_floats<S: Simd, W: Weight>(simd: S, panel: &[W], steps: usize, floats: &mut Floats) {
+    let groups = panel.chunks_exact(W::GROUP * LANES).take(steps.div_ceil(W::GROUP));
+    for (floats, weights) in floats.0.chunks_mut(W::GROUP * LANES).zip(groups) {
+        for (i, floats) in floats.chunks_exact_mut(LANES).enumerate() {
+            // SAFETY: both chunks have a group of 16, and `i` is one of its features.
+            unsafe { simd.store(W::load(simd, weights.as_ptr(), i), floats.as_mut_ptr()) };
         }
     }
 }
