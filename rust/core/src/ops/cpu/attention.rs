@@ -37,6 +37,7 @@ pub(super) struct AttentionJob<'a> {
     /// The heads to compute.
     pub(super) share: Range<usize>,
     /// Whether operands may be rounded to bfloat16 where that is faster.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only AMX rounds"))]
     pub(super) rounded: bool,
 }
 
