@@ -152,10 +152,10 @@ fn candle_gives_the_same_vectors() {
     assert!(!candle.info().unwrap().mapped);
 }
 
-/// candle multiplies the numbers that integers stand for by activations that are not rounded.
+/// candle multiplies the numbers that coarser ones stand for by activations that are not rounded.
 #[cfg(feature = "candle")]
 #[test]
-fn candle_reads_models_of_integers() {
+fn candle_reads_models_of_coarser_numbers() {
     let (folder, texts) = (tempfile::tempdir().unwrap(), texts("bert").texts);
     for (dtype, engine, tolerance) in
         [("bfloat16", &BFLOAT16, 1e-2), ("int16", &INT16, 1e-3), ("int8", &INT8, 2e-2)]

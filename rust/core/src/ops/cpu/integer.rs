@@ -2,9 +2,9 @@
 //!
 //! Each row of inputs and each row of weights has a scale for every [`BLOCK`] of input features. Within
 //! a block all is exact integer arithmetic, which no order of summation and no instruction set changes
-//! (but AMX leaves out the least of it with int16, see `amx::integers`); the blocks'
-//! results are scaled and summed in single precision, in ascending order. Scales of rows and
-//! not of tensors are what keeps a text's vector independent of the batch it is computed in.
+//! (but AMX leaves out the least of it with int16, see `amx::integers`); the blocks' results are scaled and
+//! summed in single precision, in ascending order. Scales of rows and not of tensors are what keeps a
+//! text's vector independent of the batch it is computed in.
 #![allow(unsafe_code)]
 
 use super::matmul::Finish;

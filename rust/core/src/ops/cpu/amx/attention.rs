@@ -10,7 +10,7 @@ use super::super::simd::{LANES, Simd};
 use super::super::views::RowsMut;
 use super::bfloat16::rounded;
 use super::products::{Block, Operands, Output, bfloat16_product};
-use super::tiles::{STEP, TILE_ROWS, Tile};
+use super::tiles::{STEP, TILE_ROWS, Tile, grow};
 use super::{Amx, Tiles};
 
 /// Queries whose scores are held at a time: what a product computes.
@@ -97,15 +97,10 @@ impl Sizes {
 impl Scratch {
     fn reserve(&mut self, sizes: Sizes) {
         let Sizes { dim, key_steps, value_steps, .. } = sizes;
-        let fit = |tiles: &mut Vec<Tile>, count| {
-            if tiles.len() < count {
-                tiles.resize(count, Tile::ZERO);
-            }
-        };
-        fit(&mut self.queries, 2 * key_steps);
-        fit(&mut self.keys, 2 * value_steps * key_steps);
-        fit(&mut self.values, dim.div_ceil(LANES) * value_steps);
-        fit(&mut self.weights, 2 * value_steps);
+        grow(&mut self.queries, 2 * key_steps);
+        grow(&mut self.keys, 2 * value_steps * key_steps);
+        grow(&mut self.values, dim.div_ceil(LANES) * value_steps);
+        grow(&mut self.weights, 2 * value_steps);
         let scores = QUERIES * sizes.score_stride();
         if self.scores.len() < scores {
             self.scores.resize(scores, 0.0);

@@ -29,6 +29,13 @@ impl Tile {
     pub(super) const ZERO: Self = Self([0; TILE]);
 }
 
+/// Makes room for that many tiles.
+pub(super) fn grow(tiles: &mut Vec<Tile>, count: usize) {
+    if tiles.len() < count {
+        tiles.resize(count, Tile::ZERO);
+    }
+}
+
 /// The operands as tiles, and sums.
 #[derive(Debug, Default)]
 pub(in super::super) struct Scratch {
@@ -39,12 +46,8 @@ pub(in super::super) struct Scratch {
 
 impl Scratch {
     pub(super) fn reserve(&mut self, a: usize, w: usize) {
-        if self.a.len() < a {
-            self.a.resize(a, Tile::ZERO);
-        }
-        if self.w.len() < w {
-            self.w.resize(w, Tile::ZERO);
-        }
+        grow(&mut self.a, a);
+        grow(&mut self.w, w);
     }
 
     /// The first `count` tiles of each of two panels, where they lie or, if the last of them is not whole, in
