@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,6 +15,7 @@ Compute: TypeAlias = Literal["auto", "float32", "bfloat16", "int16", "int8"]
 Pooling: TypeAlias = Literal["mean", "cls", "max", "mean_sqrt", "last", "none"]
 Normalize: TypeAlias = Literal["none", "l2", "max_abs"] | float
 Precision: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 OutputValue: TypeAlias = Literal["sentence_embedding", "token_embeddings"]
 
 

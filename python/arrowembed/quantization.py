@@ -5,19 +5,18 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
 from arrowembed import _core
 from arrowembed.errors import InvalidArgumentError
+from arrowembed.options import PRECISIONS
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
     from arrowembed.options import Precision
 
 logger = logging.getLogger("arrowembed")
 
-PRECISIONS = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 _RELIABLE_SAMPLE = 100
 """Fewer vectors than this give poor 8-bit ranges."""
 
@@ -48,6 +47,8 @@ def quantize_embeddings(
         InvalidArgumentError: Unknown precision, wrong shapes, or 8 bits asked for fewer than two
             vectors without ranges.
     """
+    import numpy as np  # noqa: PLC0415 - see arrowembed.embedder
+
     if precision not in PRECISIONS:
         raise InvalidArgumentError(f"precision: {precision!r}; known are {', '.join(PRECISIONS)}")
     vectors = np.ascontiguousarray(embeddings, dtype=np.float32)
@@ -76,6 +77,8 @@ def _ranges(
     calibration_embeddings: ArrayLike | None,
 ) -> NDArray[np.float32]:
     """Lowest and highest value of each dimension, shape (2, dim)."""
+    import numpy as np  # noqa: PLC0415 - see arrowembed.embedder
+
     dim = vectors.shape[1]
     if ranges is not None:
         given = np.ascontiguousarray(ranges, dtype=np.float32)

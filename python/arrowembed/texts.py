@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
-
 from arrowembed.errors import TextTypeError
 
 if TYPE_CHECKING:
@@ -18,14 +16,11 @@ Texts: TypeAlias = "str | Iterable[str] | NDArray[Any]"
 _COLUMN_TO_LIST = ("to_pylist", "to_list", "tolist")
 """How pyarrow, polars and pandas (and NumPy scalars) spell "as a Python list"."""
 
-
+_WRITTEN_FORM = "use str(...) if its written form is what you mean"
 # What people pass by mistake, and what they can do instead.
 _NO_TEXTS: tuple[tuple[tuple[type, ...], str], ...] = (
     ((type(None),), 'pass "" or [] for nothing'),
-    (
-        (bool, int, float, complex, np.generic),
-        "use str(...) if its written form is what you mean",
-    ),
+    ((bool, int, float, complex), _WRITTEN_FORM),
     ((bytes, bytearray, memoryview), 'decode it first, for example with .decode("utf-8")'),
     ((Mapping,), "pass list(mapping.values()) or the field that holds the text"),
 )
@@ -42,9 +37,11 @@ def as_texts(sentences: object) -> list[str]:
     """
     if isinstance(sentences, list):
         return sentences
+    import numpy as np  # noqa: PLC0415 - see arrowembed.embedder
+
     if isinstance(sentences, np.ndarray):
         return _from_numpy(sentences)
-    for types, advice in _NO_TEXTS:
+    for types, advice in (*_NO_TEXTS, ((np.generic,), _WRITTEN_FORM)):
         if isinstance(sentences, types):
             what = "None" if sentences is None else type(sentences).__name__
             raise TextTypeError(f"expected a text or a list of texts, got {what}; {advice}")
@@ -67,6 +64,8 @@ def as_texts(sentences: object) -> list[str]:
 
 def is_texts(value: object) -> bool:
     """Whether `value` holds texts rather than vectors of numbers."""
+    import numpy as np  # noqa: PLC0415 - see arrowembed.embedder
+
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "UTO"
     if isinstance(value, str):

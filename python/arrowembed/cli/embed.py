@@ -13,7 +13,7 @@ from tqdm import tqdm
 from arrowembed.cli.inputs import file_option, read_texts
 from arrowembed.cli.options import model_options, open_model
 from arrowembed.cli.outputs import BINARY, WRITERS, open_output
-from arrowembed.quantization import PRECISIONS
+from arrowembed.options import PRECISIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

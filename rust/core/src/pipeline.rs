@@ -157,6 +157,9 @@ impl Engine {
     ) -> Result<Vec<Tokens>> {
         let _span = tracing::debug_span!("tokenize", texts = positions.len()).entered();
         let mut tokens: Vec<Tokens> = vec![Tokens::default(); positions.len()];
+        if positions.len() == 1 {
+            threads::rouse();
+        }
         let jobs = positions.chunks(TEXTS_PER_JOB).zip(tokens.chunks_mut(TEXTS_PER_JOB));
         threads::for_each(jobs, monitor, |(positions, tokens)| {
             for (&position, tokens) in positions.iter().zip(tokens) {

@@ -24,6 +24,9 @@ const MOST_THREADS: usize = 1024;
 /// How long a call computes before it asks its monitor again.
 const MONITOR_INTERVAL: Duration = Duration::from_millis(25);
 
+/// How long a worker that was woken waits for what it was woken for.
+const PATIENCE: Duration = Duration::from_micros(100);
+
 /// The number of threads; 0 until it is first needed or set. A forked child inherits it.
 static NUM_THREADS: AtomicUsize = AtomicUsize::new(0);
 
@@ -139,6 +142,26 @@ pub(crate) fn for_each<J: Send>(
     run(&*pool()?, [first, second].into_iter().chain(jobs), monitor, work)
 }
 
+/// A worker waits for [`at_once`].
+static ROUSED: AtomicBool = AtomicBool::new(false);
+
+/// Wakes a worker for an [`at_once`] that will come soon: that takes tens of microseconds, in which a text
+/// can be tokenized.
+pub(crate) fn rouse() {
+    let idle = CALLS.get_or_init(AtomicUsize::default).load(Ordering::Relaxed) == 0;
+    if !idle || matches!(num_threads(), Ok(1)) || ROUSED.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    let Ok(pool) = pool() else { return };
+    pool.spawn(|| {
+        let woken = Instant::now();
+        while ROUSED.load(Ordering::Relaxed) && woken.elapsed() < PATIENCE {
+            std::hint::spin_loop();
+        }
+        ROUSED.store(false, Ordering::Relaxed);
+    });
+}
+
 /// Does `first` on the calling thread and at the same time `other` on workers, with jobs that wait for
 /// each other.
 ///
@@ -174,6 +197,7 @@ pub(crate) fn at_once<J: Send>(
                 let _ = sender.send(catch_unwind(AssertUnwindSafe(|| other(job))));
             });
         }
+        ROUSED.store(false, Ordering::Relaxed);
         first(own)
     });
     drop(sender);

@@ -1,6 +1,8 @@
 //! `Engine`.
 
+use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::thread;
 
 use arrowembed::{CacheLimits, EncodeStats};
 use numpy::PyArray2;
@@ -55,7 +57,15 @@ impl Engine {
         if let Some(tokens) = optional_count("max_seq_length", max_seq_length)? {
             builder = builder.max_seq_length(tokens);
         }
-        py.detach(|| builder.open(path)).raise(py).map(Self)
+        // Vectors are handed over as NumPy arrays. To import that takes a fresh process longer than
+        // to open a model, so both are done at once.
+        thread::scope(|scope| {
+            let opening = thread::Builder::new().spawn_scoped(scope, || builder.open(path))?;
+            let numpy = py.import("numpy");
+            let opened = py.detach(|| opening.join()).unwrap_or_else(|panic| resume_unwind(panic));
+            numpy?;
+            opened.raise(py).map(Self)
+        })
     }
 
     #[pyo3(signature = (

@@ -199,27 +199,28 @@ impl Ops<Cpu> for Context {
     fn embedding(&self, lookups: &[(&load::Table, &[u32])]) -> Result<Tensor> {
         let (width, tokens) =
             lookups.first().map_or((0, 0), |(table, ids)| (table.width, ids.len()));
-        let (mut sums, share) = self.output(tokens, width, tokens);
-        let rows = sums.rows_mut(share.clone());
+        let mut sums = self.pool.take(tokens, width);
+        let rows = sums.rows_mut(0..tokens);
         rows.fill(0.0);
         for (table, ids) in lookups {
             expect("embedding", (tokens, width), (ids.len(), table.width))?;
             table.check(ids)?;
-            isa::add_embedding(self.isa, table.data(), &ids[share.clone()], rows);
+            isa::add_embedding(self.isa, table.data(), ids, rows);
         }
-        self.meet()?;
         Ok(sums)
     }
 
     fn layer_norm(&self, mut x: Tensor, norm: &load::Norm) -> Result<Tensor> {
         let job = NormJob { weight: norm.weight(), bias: norm.bias(), epsilon: norm.epsilon };
         expect("layer norm", (x.rows(), job.weight.len()), (x.rows(), x.width()))?;
-        let share = match &*self.part.borrow() {
-            Some(Part::Columns(member)) => member.share(x.rows()),
-            _ => 0..x.rows(),
-        };
-        isa::layer_norm(self.isa, &job, x.rows_mut(share));
-        self.meet()?;
+        if matches!(*self.part.borrow(), Some(Part::Columns(_))) {
+            // Of few rows each member has its own, which takes less time than to meet once more.
+            let mut own = self.pool.take(x.rows(), x.width());
+            own.rows_mut(0..x.rows()).copy_from_slice(&x);
+            x = own;
+        }
+        let rows = x.rows();
+        isa::layer_norm(self.isa, &job, x.rows_mut(0..rows));
         Ok(x)
     }
 

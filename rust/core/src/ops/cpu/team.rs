@@ -31,8 +31,9 @@ struct Team {
     held: AtomicUsize,
     /// A member has left; whoever still waits would wait for ever.
     over: AtomicBool,
-    /// For those who sleep until a meeting is held.
+    /// For those who sleep until a meeting is held, and how many they are.
     sleeping: Mutex<()>,
+    sleepers: AtomicUsize,
     woken: Condvar,
     tensors: Mutex<Tensors>,
 }
@@ -86,6 +87,7 @@ pub(crate) fn team(size: usize) -> Vec<Member> {
         held: AtomicUsize::new(0),
         over: AtomicBool::new(false),
         sleeping: Mutex::default(),
+        sleepers: AtomicUsize::new(0),
         woken: Condvar::new(),
         tensors: Mutex::new(Tensors {
             buffers: std::mem::take(&mut lock(BUFFERS.get_or_init(Mutex::default))),
@@ -165,9 +167,12 @@ impl Member {
         let this = team.held.load(Ordering::Acquire);
         if team.present.fetch_add(1, Ordering::AcqRel) + 1 == team.size {
             team.present.store(0, Ordering::Relaxed);
-            team.held.store(this + 1, Ordering::Release);
-            drop(lock(&team.sleeping));
-            team.woken.notify_all();
+            team.held.store(this + 1, Ordering::SeqCst);
+            // Either this sees the sleeper or the sleeper sees that the meeting was held.
+            if team.sleepers.load(Ordering::SeqCst) > 0 {
+                drop(lock(&team.sleeping));
+                team.woken.notify_all();
+            }
             return Ok(());
         }
         let started = Instant::now();
@@ -180,9 +185,11 @@ impl Member {
             }
         }
         let mut sleeping = lock(&team.sleeping);
-        while team.held.load(Ordering::Acquire) == this && !team.over.load(Ordering::Acquire) {
+        team.sleepers.fetch_add(1, Ordering::SeqCst);
+        while team.held.load(Ordering::SeqCst) == this && !team.over.load(Ordering::Acquire) {
             sleeping = team.woken.wait(sleeping).unwrap_or_else(PoisonError::into_inner);
         }
+        team.sleepers.fetch_sub(1, Ordering::SeqCst);
         // Members leave after the last meeting too, when it has long been held.
         if team.held.load(Ordering::Acquire) == this { Err(Error::Interrupted) } else { Ok(()) }
     }

@@ -15,7 +15,7 @@ use super::super::matmul::{Finish, Panels};
 use super::super::simd::{LANES, Simd};
 use super::super::views::{Rows, RowsMut, expect_shapes};
 use super::Amx;
-use super::products::{Block, split_product};
+use super::products::{Block, SplitRows, split_product, splitting_product};
 use super::tiles::{STEP, Scratch, TILE_ROWS, Tile};
 
 /// Steps at a time: so many tiles of two panels stay in the first-level cache while the rows pass by.
@@ -47,21 +47,37 @@ pub(in super::super) fn matmul<S: Simd>(
         let columns = (end - column).min(2 * LANES);
         let mut panels = weight.data[column / LANES * panel..].chunks(panel);
         let panels = [panels.next().unwrap_or_default(), panels.next().unwrap_or_default()];
+        let whole = a.width.is_multiple_of(STEP) && panels[1].len() == panel;
         scratch.sums.clear();
         scratch.sums.resize(row_tiles.div_ceil(2), Block([[0.0; 2 * LANES]; 2 * TILE_ROWS]));
-        for first_step in (0..steps).step_by(STEPS) {
-            let some = (steps - first_step).min(STEPS);
-            for (i, panel) in panels.into_iter().enumerate() {
-                let part = &panel[(first_step * STEP * LANES).min(panel.len())..];
-                split_panel(part, some, &mut scratch.w, 2 * i);
-            }
-            for (first, sums) in (0..row_tiles).step_by(2).zip(&mut scratch.sums) {
-                let rows =
-                    |tile: usize| scratch.a[2 * (tile * steps + first_step)..][..2 * some].as_ptr();
-                let more = (row_tiles - first > 1).then(|| rows(first + 1).cast());
-                let (a, w) = (rows(first).cast(), scratch.w[..4 * some].as_ptr().cast());
+        // Rows that pass by all at once need each tile only once.
+        let once = whole && row_tiles <= 2;
+        let at_once = if once { steps } else { STEPS };
+        for first_step in (0..steps).step_by(at_once) {
+            let some = (steps - first_step).min(at_once);
+            let parts = panels.map(|panel| &panel[(first_step * STEP * LANES).min(panel.len())..]);
+            for (pair, sums) in scratch.sums.iter_mut().enumerate() {
+                let rows = |tile: usize| {
+                    scratch.a[2 * (tile * steps + first_step)..][..2 * some].as_ptr().cast()
+                };
+                let second = 2 * pair + 1;
+                let second = (second < row_tiles).then(|| rows(second));
+                let rows = SplitRows { steps: some, first: rows(2 * pair), second };
+                if pair == 0 && whole {
+                    let from = parts.map(|part| part[..some * STEP * LANES].as_ptr().cast());
+                    let w = scratch.w[..4 * STEPS].as_mut_ptr().cast();
+                    // SAFETY: the slices have been taken with as much as is read. `w` has room for the
+                    // tiles of `STEPS` steps, of which there are as many at most or else two are kept.
+                    unsafe { splitting_product(&mut tiles, rows, from, w, !once, sums) };
+                    continue;
+                }
+                if pair == 0 {
+                    split_panel(parts[0], some, &mut scratch.w, 0);
+                    split_panel(parts[1], some, &mut scratch.w, 2);
+                }
+                let w = scratch.w[..4 * some].as_ptr().cast();
                 // SAFETY: the slices have been taken with that many tiles.
-                unsafe { split_product(&mut tiles, some, a, more, w, sums) };
+                unsafe { split_product(&mut tiles, rows, w, sums) };
             }
         }
         scratch.finish(simd, column..column + columns, out, finish);

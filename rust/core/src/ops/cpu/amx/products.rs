@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::arch::asm;
+use std::arch::x86_64::_mm512_set1_epi32;
 
 use super::Tiles;
 
@@ -125,111 +126,289 @@ product! {
     fn byte_product, "tdpbusd", i32
 }
 
+/// A quarter of one step of a split product, with 16 rows or with the 16 below them too.
+///
+/// The sums of an output are made in the same order in both, so that it does not depend on how many rows
+/// there are.
+macro_rules! multiply_split {
+    (one, 1) => {
+        concat!(
+            "tileloadd tmm6, [{v} + {line}]\n",
+            "tileloadd tmm5, [{a} + {line} + 1024]\n",
+            "tdpbf16ps tmm0, tmm5, tmm6\n",
+        )
+    };
+    (one, 2) => {
+        concat!(
+            "tileloadd tmm7, [{v} + {line} + 2048]\n",
+            "tdpbf16ps tmm1, tmm5, tmm7\n",
+            "tileloadd tmm4, [{a} + {line}]\n",
+            "tdpbf16ps tmm0, tmm4, tmm6\n",
+        )
+    };
+    (one, 3) => {
+        concat!(
+            "tdpbf16ps tmm1, tmm4, tmm7\n",
+            "tileloadd tmm6, [{v} + {line} + 1024]\n",
+            "tdpbf16ps tmm0, tmm4, tmm6\n",
+        )
+    };
+    (one, 4) => {
+        concat!(
+            "tileloadd tmm7, [{v} + {line} + 3072]\n",
+            "tdpbf16ps tmm1, tmm4, tmm7\n",
+            "add {a}, 2048\n",
+            "add {more}, 2048\n",
+        )
+    };
+    (two, 1) => {
+        concat!(
+            "tileloadd tmm6, [{v} + {line}]\n",
+            "tileloadd tmm4, [{a} + {line} + 1024]\n",
+            "tdpbf16ps tmm0, tmm4, tmm6\n",
+            "tileloadd tmm5, [{more} + {line} + 1024]\n",
+            "tdpbf16ps tmm2, tmm5, tmm6\n",
+            "tileloadd tmm7, [{v} + {line} + 2048]\n",
+            "tdpbf16ps tmm1, tmm4, tmm7\n",
+        )
+    };
+    (two, 2) => {
+        concat!(
+            "tileloadd tmm4, [{a} + {line}]\n",
+            "tdpbf16ps tmm3, tmm5, tmm7\n",
+            "tileloadd tmm5, [{more} + {line}]\n",
+            "tdpbf16ps tmm0, tmm4, tmm6\n",
+            "tdpbf16ps tmm2, tmm5, tmm6\n",
+        )
+    };
+    (two, 3) => {
+        concat!(
+            "tileloadd tmm6, [{v} + {line} + 1024]\n",
+            "tdpbf16ps tmm1, tmm4, tmm7\n",
+            "tdpbf16ps tmm3, tmm5, tmm7\n",
+            "tileloadd tmm7, [{v} + {line} + 3072]\n",
+            "tdpbf16ps tmm0, tmm4, tmm6\n",
+        )
+    };
+    (two, 4) => {
+        concat!(
+            "tdpbf16ps tmm2, tmm5, tmm6\n",
+            "tdpbf16ps tmm1, tmm4, tmm7\n",
+            "tdpbf16ps tmm3, tmm5, tmm7\n",
+            "add {a}, 2048\n",
+            "add {more}, 2048\n",
+        )
+    };
+}
+
+/// Two lines of 16 float16 each, of a panel at `from`, as a line of a tile of high and one of low parts.
+///
+/// The high part is what is left without a float's lower half; the rest of a float16 has three bits, of
+/// which nothing is cut off.
+macro_rules! split_line {
+    ($from:literal, $high:literal, $low:literal) => {
+        concat!(
+            "vcvtph2ps {even}, ymmword ptr [", $from, "]\n",
+            "vcvtph2ps {odd}, ymmword ptr [", $from, " + 32]\n",
+            "add ", $from, ", 64\n",
+            "vpandd {even_high}, {even}, {upper}\n",
+            "vpandd {odd_high}, {odd}, {upper}\n",
+            "vsubps {even}, {even}, {even_high}\n",
+            "vsubps {odd}, {odd}, {odd_high}\n",
+            "vpsrld {even_high}, {even_high}, 16\n",
+            "vpsrld {even}, {even}, 16\n",
+            "vpord {even_high}, {even_high}, {odd_high}\n",
+            "vpord {even}, {even}, {odd}\n",
+            "vmovdqa64 [{w} + {i} + ", $high, "], {even_high}\n",
+            "vmovdqa64 [{w} + {i} + ", $low, "], {even}\n",
+        )
+    };
+}
+
+/// Splits a quarter of a step's weights of two panels.
+macro_rules! split_step {
+    ($until:literal) => {
+        concat!(
+            "3:\n",
+            split_line!("{p0}", "0", "1024"),
+            split_line!("{p1}", "2048", "3072"),
+            "add {i:e}, 64\n",
+            "cmp {i:e}, ", $until, "\n",
+            "jne 3b\n",
+        )
+    };
+}
+
+/// Loads sums, and stores them.
+macro_rules! sums {
+    ($instruction:literal, $form:ident) => {
+        concat!(
+            "mov {i:e}, 128\n",
+            sums!($form, $instruction, "tmm0", "[{out} + {i}]"),
+            sums!($form, $instruction, "tmm1", "[{out} + {i} + 64]"),
+            sums!($form, $instruction, "tmm2", "[{out} + {i} + 2048]"),
+            sums!($form, $instruction, "tmm3", "[{out} + {i} + 2112]"),
+        )
+    };
+    (load, $instruction:literal, $tile:literal, $place:literal) => {
+        concat!($instruction, " ", $tile, ", ", $place, "\n")
+    };
+    (store, $instruction:literal, $tile:literal, $place:literal) => {
+        concat!($instruction, " ", $place, ", ", $tile, "\n")
+    };
+}
+
+/// The operands that all split products have in common.
+macro_rules! split_operands {
+    ([$($template:expr),* $(,)?], $a:ident, $out:ident, $($operands:tt)*) => {
+        asm!(
+            $($template,)*
+            line = in(reg) 64_usize,
+            a = inout(reg) $a.first => _,
+            more = inout(reg) $a.second.unwrap_or($a.first) => _,
+            steps = inout(reg) $a.steps => _,
+            out = in(reg) &raw mut *$out,
+            i = out(reg) _,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+            $($operands)*
+        )
+    };
+}
+
+macro_rules! multiply {
+    ($rows:ident, $a:ident, $w:ident, $out:ident) => {
+        split_operands!(
+            [
+                sums!("tileloadd", load),
+                "2:",
+                multiply_split!($rows, 1),
+                multiply_split!($rows, 2),
+                multiply_split!($rows, 3),
+                multiply_split!($rows, 4),
+                "add {v}, 4096",
+                "dec {steps}",
+                "jnz 2b",
+                sums!("tilestored", store),
+            ],
+            $a, $out,
+            v = inout(reg) $w => _,
+        )
+    };
+}
+
+macro_rules! split_and_multiply {
+    ($rows:ident, $a:ident, $panels:ident, $w:ident, $w_step:ident, $upper:ident, $out:ident) => {
+        split_operands!(
+            [
+                sums!("tileloadd", load),
+                "xor {i:e}, {i:e}",
+                split_step!("1024"),
+                "2:",
+                "mov {v}, {w}",
+                "add {w}, {w_step}",
+                // Forth and back where `turn` is zero.
+                "neg {w_step}",
+                "add {w_step}, {turn}",
+                "dec {steps}",
+                "jz 4f",
+                "xor {i:e}, {i:e}",
+                split_step!("256"),
+                multiply_split!($rows, 1),
+                split_step!("512"),
+                multiply_split!($rows, 2),
+                split_step!("768"),
+                multiply_split!($rows, 3),
+                split_step!("1024"),
+                multiply_split!($rows, 4),
+                "jmp 2b",
+                "4:",
+                multiply_split!($rows, 1),
+                multiply_split!($rows, 2),
+                multiply_split!($rows, 3),
+                multiply_split!($rows, 4),
+                sums!("tilestored", store),
+            ],
+            $a, $out,
+            p0 = inout(reg) $panels[0] => _,
+            p1 = inout(reg) $panels[1] => _,
+            w = inout(reg) $w => _,
+            v = out(reg) _,
+            w_step = inout(reg) 4096_usize => _,
+            turn = in(reg) $w_step,
+            upper = in(zmm_reg) $upper,
+            even = out(zmm_reg) _,
+            odd = out(zmm_reg) _,
+            even_high = out(zmm_reg) _,
+            odd_high = out(zmm_reg) _,
+        )
+    };
+}
+
+/// Rows of a split product: for every step of 32 k a tile of high and one of low parts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SplitRows {
+    /// How many steps there are.
+    pub(super) steps: usize,
+    /// 16 rows.
+    pub(super) first: *const u8,
+    /// The 16 rows below them, if there are any.
+    pub(super) second: Option<*const u8>,
+}
+
 /// The product of 32 or 16 rows with 32 columns, added to what there is: `out[32][32] += a · w`.
 ///
 /// Each number is the sum of two bfloat16, its `high` and `low` part; low times low is left out. For
-/// every step of 32 k, `a` has a tile of high and one of low parts, and `w` has those of the first 16
-/// columns and then those of the second.
+/// every step of 32 k, `w` has tiles of the high and low parts of the first 16 columns and then of the second.
 ///
 /// # Safety
-/// `a`, and `more` where there are 32 rows, hold `2 * steps` tiles; `w` holds `4 * steps`.
+/// The rows hold `2 * steps` tiles each, and `w` holds `4 * steps`.
 #[inline(always)]
 pub(super) unsafe fn split_product(
     _: &mut Tiles,
-    steps: usize,
-    a: *const u8,
-    more: Option<*const u8>,
+    a: SplitRows,
     w: *const u8,
     out: &mut Block<f32>,
 ) {
-    debug_assert!(steps > 0);
+    debug_assert!(a.steps > 0);
     // What is in the tiles lives within one block: the compiler knows nothing of them.
-    if let Some(more) = more {
-        // SAFETY: `Tiles` is proof of the instructions and of their configuration; the caller vouches
-        // for what is read, and what is written are four tiles in rows of 128 bytes.
-        unsafe {
-            asm!(
-                "tileloadd tmm0, [{out} + {row}]",
-                "tileloadd tmm1, [{out} + {row} + 64]",
-                "tileloadd tmm2, [{out} + {row} + 2048]",
-                "tileloadd tmm3, [{out} + {row} + 2112]",
-                "2:",
-                "tileloadd tmm6, [{w} + {line}]",
-                "tileloadd tmm4, [{a} + {line} + 1024]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm5, [{more} + {line} + 1024]",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tileloadd tmm7, [{w} + {line} + 2048]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm4, [{a} + {line}]",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm5, [{more} + {line}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tileloadd tmm6, [{w} + {line} + 1024]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "tileloadd tmm7, [{w} + {line} + 3072]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm2, tmm5, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tdpbf16ps tmm3, tmm5, tmm7",
-                "add {a}, 2048",
-                "add {more}, 2048",
-                "add {w}, 4096",
-                "dec {steps}",
-                "jnz 2b",
-                "tilestored [{out} + {row}], tmm0",
-                "tilestored [{out} + {row} + 64], tmm1",
-                "tilestored [{out} + {row} + 2048], tmm2",
-                "tilestored [{out} + {row} + 2112], tmm3",
-                line = in(reg) 64_usize,
-                row = in(reg) 128_usize,
-                a = inout(reg) a => _,
-                more = inout(reg) more => _,
-                w = inout(reg) w => _,
-                steps = inout(reg) steps => _,
-                out = in(reg) &raw mut *out,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
+    // SAFETY: `Tiles` is proof of the instructions and of their configuration; the caller vouches
+    // for what is read, and what is read and written of `out` are four tiles in rows of 128 bytes.
+    unsafe {
+        match a.second {
+            Some(_) => multiply!(two, a, w, out),
+            None => multiply!(one, a, w, out),
         }
-    } else {
-        // SAFETY: as above, with two tiles.
-        unsafe {
-            asm!(
-                "tileloadd tmm0, [{out} + {row}]",
-                "tileloadd tmm1, [{out} + {row} + 64]",
-                "2:",
-                "tileloadd tmm6, [{w} + {line}]",
-                "tileloadd tmm5, [{a} + {line} + 1024]",
-                "tdpbf16ps tmm0, tmm5, tmm6",
-                "tileloadd tmm7, [{w} + {line} + 2048]",
-                "tdpbf16ps tmm1, tmm5, tmm7",
-                "tileloadd tmm4, [{a} + {line}]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "tileloadd tmm6, [{w} + {line} + 1024]",
-                "tdpbf16ps tmm0, tmm4, tmm6",
-                "tileloadd tmm7, [{w} + {line} + 3072]",
-                "tdpbf16ps tmm1, tmm4, tmm7",
-                "add {a}, 2048",
-                "add {w}, 4096",
-                "dec {steps}",
-                "jnz 2b",
-                "tilestored [{out} + {row}], tmm0",
-                "tilestored [{out} + {row} + 64], tmm1",
-                line = in(reg) 64_usize,
-                row = in(reg) 128_usize,
-                a = inout(reg) a => _,
-                w = inout(reg) w => _,
-                steps = inout(reg) steps => _,
-                out = in(reg) &raw mut *out,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
+    }
+}
+
+/// The same with two panels of float16, which are split on the way: the next step's, while the tiles of one
+/// are multiplied.
+///
+/// `w` keeps the tiles of all steps, or with `keep` false those of two steps in turns.
+///
+/// # Safety
+/// The rows hold `2 * steps` tiles each, the panels `1024 * steps` bytes, and `w` has room for `4 * steps`
+/// tiles, or for eight. The processor has AVX-512 F.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn splitting_product(
+    _: &mut Tiles,
+    a: SplitRows,
+    panels: [*const u8; 2],
+    w: *mut u8,
+    keep: bool,
+    out: &mut Block<f32>,
+) {
+    debug_assert!(a.steps > 0);
+    let turn = if keep { 2 * 4096_usize } else { 0 };
+    // SAFETY: as in `split_product`.
+    unsafe {
+        let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+        match a.second {
+            Some(_) => split_and_multiply!(two, a, panels, w, turn, upper, out),
+            None => split_and_multiply!(one, a, panels, w, turn, upper, out),
         }
     }
 }
