@@ -81,4 +81,4 @@ pub use precision::{Precision, Quantized, Ranges, quantize};
 pub use threads::{Monitor, num_threads, set_num_threads};
 pub use tokenize::Tokens;
 pub use weights::arrow::ArrowFile;
-pub use weights::{DType, Layout, Tensor, TensorSource};
+pub use weights::{DType, InFile, Layout, Tensor, TensorSource};

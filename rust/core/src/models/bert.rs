@@ -172,8 +172,11 @@ impl<B: Backend, O: Ops<B>> Encoder<B, O> for Bert<B> {
         ])?;
         let mut hidden = ops.layer_norm(embedded, &self.embedding_norm)?;
         for layer in &self.layers {
-            let qkv = ops.linear(&hidden, &layer.qkv, Epilogue::None)?;
-            let attended = ops.attention(&qkv, self.heads, &batch.offsets)?;
+            // In a block of their own: memory of what is done with serves what comes next.
+            let attended = {
+                let qkv = ops.linear(&hidden, &layer.qkv, Epilogue::None)?;
+                ops.attention(&qkv, self.heads, &batch.offsets)?
+            };
             let attended =
                 ops.linear(&attended, &layer.attention_output, Epilogue::Add(&hidden))?;
             hidden = ops.layer_norm(attended, &layer.attention_norm)?;

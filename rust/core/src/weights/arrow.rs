@@ -20,7 +20,7 @@ use arrow_ipc::reader::FileDecoder;
 use arrow_ipc::{Block, root_as_footer};
 
 use super::embedded::Embedded;
-use super::map::map;
+use super::map::{InFile, MappedFile};
 use super::table::{Columns, DATA, Row, Rows, schema};
 use super::{Layout, Tensor, TensorSource};
 use crate::compute::Compute;
@@ -51,6 +51,8 @@ const TRAILER: usize = 4 + MAGIC.len();
 #[derive(Debug)]
 pub struct ArrowFile {
     path: PathBuf,
+    /// The file, unless it was read from memory.
+    file: Option<Arc<MappedFile>>,
     embedded: Embedded,
     rows: Rows,
     /// One for each row.
@@ -74,7 +76,9 @@ impl ArrowFile {
     /// # Errors
     /// [`Error::Io`] if it cannot be mapped, [`Error::InvalidFile`] if it is not a model file.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::from_buffer(map(path)?, path)
+        let file = Arc::new(MappedFile::open(path)?);
+        let opened = Self::from_buffer(file.map().clone(), path)?;
+        Ok(Self { file: Some(file), ..opened })
     }
 
     /// Reads a model file from memory.
@@ -143,6 +147,10 @@ impl TensorSource for ArrowFile {
             }
         };
         row.tensor(data, &self.path).map(Some)
+    }
+
+    fn in_file(&self, tensor: &Tensor) -> Option<InFile> {
+        InFile::find(self.file.as_ref()?, &tensor.data)
     }
 }
 
@@ -238,7 +246,7 @@ impl Reader<'_> {
         }
         rows.check_integers(self.path)?;
         let path = self.path.to_owned();
-        Ok(ArrowFile { path, embedded, rows, payloads, decoder: payload_decoder })
+        Ok(ArrowFile { path, file: None, embedded, rows, payloads, decoder: payload_decoder })
     }
 
     fn footer_start(&self) -> Result<usize> {

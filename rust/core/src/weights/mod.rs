@@ -21,6 +21,7 @@ pub(crate) mod values;
 pub(crate) mod write;
 
 use arrow_buffer::Buffer;
+pub use map::InFile;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -208,6 +209,11 @@ pub trait TensorSource: Send + Sync {
     /// # Errors
     /// If the tensor is there but cannot be read.
     fn get(&self, name: &str) -> Result<Option<Tensor>>;
+
+    /// Where a tensor's data lies in its file, if it can be read there instead of in memory.
+    fn in_file(&self, _tensor: &Tensor) -> Option<InFile> {
+        None
+    }
 
     /// The tensor of that name.
     ///

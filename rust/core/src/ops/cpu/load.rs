@@ -1,6 +1,8 @@
 //! Weights as the CPU kernels use them: slices of the mapped file.
 
-use arrow_buffer::Buffer;
+use std::ops::Range;
+
+use arrow_buffer::{Buffer, MutableBuffer};
 use half::slice::HalfBitsSliceExt;
 
 use super::integer::Quantized;
@@ -9,7 +11,7 @@ use super::matmul::Panels;
 use crate::error::{Error, Result};
 use crate::ops::{Backend, LinearSpec, Load};
 use crate::weights::panels::BLOCK;
-use crate::weights::{DType, Layout, Tensor, TensorSource, scale_name, sum_name};
+use crate::weights::{DType, InFile, Layout, Tensor, TensorSource, scale_name, sum_name};
 
 /// Our own kernels over mapped slices.
 #[derive(Debug, Clone, Copy)]
@@ -59,9 +61,14 @@ pub(crate) struct Norm {
 pub(crate) struct Table {
     name: String,
     data: Elements,
+    /// Where rows are read from instead of taken from the map.
+    in_file: Option<InFile>,
     pub(super) rows: usize,
     pub(super) width: usize,
 }
+
+/// Tables from this size on are read a row at a time.
+const LARGE: usize = 1 << 20;
 
 /// An embedding table's elements.
 #[derive(Debug)]
@@ -70,6 +77,16 @@ enum Elements {
     Float16(Buffer),
     /// With the scale of each row.
     Int8(Buffer, Buffer),
+}
+
+impl Elements {
+    fn element_size(&self) -> usize {
+        match self {
+            Self::Float32(_) => 4,
+            Self::Float16(_) => 2,
+            Self::Int8(..) => 1,
+        }
+    }
 }
 
 impl Linear {
@@ -116,6 +133,37 @@ impl Norm {
 }
 
 impl Table {
+    /// Gives `add` the rows of these ids with the place of each in `ids`: all at once where they are in memory,
+    /// else one after the other.
+    ///
+    /// # Errors
+    /// If an id has no row here, or the file cannot be read.
+    pub(super) fn look_up(
+        &self,
+        ids: &[u32],
+        mut add: impl FnMut(Range<usize>, TableData<'_>, &[u32]),
+    ) -> Result<()> {
+        self.check(ids)?;
+        let Some(file) = &self.in_file else {
+            add(0..ids.len(), self.data(), ids);
+            return Ok(());
+        };
+        let size = self.width * self.data.element_size();
+        let mut row = MutableBuffer::from_len_zeroed(size);
+        for (place, &id) in ids.iter().enumerate() {
+            file.read(id as usize * size, &mut row)?;
+            let data = match &self.data {
+                Elements::Float32(_) => TableData::Float32(row.typed_data()),
+                Elements::Float16(_) => TableData::Float16(row.typed_data()),
+                Elements::Int8(_, scale) => {
+                    TableData::Int8(row.typed_data(), &scale.typed_data()[id as usize..][..1])
+                }
+            };
+            add(place..place + 1, data, &[0]);
+        }
+        Ok(())
+    }
+
     pub(super) fn data(&self) -> TableData<'_> {
         match &self.data {
             Elements::Float32(data) => TableData::Float32(data.typed_data()),
@@ -126,7 +174,7 @@ impl Table {
 
     /// # Errors
     /// If an id has no row here: the tokenizer does not belong to the model.
-    pub(super) fn check(&self, ids: &[u32]) -> Result<()> {
+    fn check(&self, ids: &[u32]) -> Result<()> {
         match ids.iter().max() {
             Some(&id) if id as usize >= self.rows => Err(Error::config(
                 &self.name,
@@ -219,6 +267,7 @@ impl Load<Cpu> for Loader<'_> {
     fn table(&mut self, name: &str, rows: usize, width: usize) -> Result<Table> {
         let name = format!("{name}.weight");
         let tensor = self.tensor(&name, &[rows, width])?;
+        let in_file = self.0.in_file(&tensor).filter(|_| tensor.data.len() >= LARGE);
         let data = match (tensor.dtype, tensor.layout) {
             (DType::Float32, Layout::RowMajor) => Elements::Float32(tensor.data),
             (DType::Float16, Layout::RowMajor) => Elements::Float16(tensor.data),
@@ -227,6 +276,6 @@ impl Load<Cpu> for Loader<'_> {
             }
             _ => return Err(unusable(&tensor)),
         };
-        Ok(Table { name, data, rows, width })
+        Ok(Table { name, data, in_file, rows, width })
     }
 }

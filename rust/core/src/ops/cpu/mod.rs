@@ -204,8 +204,10 @@ impl Ops<Cpu> for Context {
         rows.fill(0.0);
         for (table, ids) in lookups {
             expect("embedding", (tokens, width), (ids.len(), table.width))?;
-            table.check(ids)?;
-            isa::add_embedding(self.isa, table.data(), ids, rows);
+            table.look_up(ids, |places, data, ids| {
+                let rows = &mut rows[places.start * width..places.end * width];
+                isa::add_embedding(self.isa, data, ids, rows);
+            })?;
         }
         Ok(sums)
     }

@@ -40,7 +40,9 @@ impl Pool {
             .map(|(i, _)| i);
         let mut buffer = best.map(|i| free.swap_remove(i)).unwrap_or_default();
         if buffer.len() < lines {
-            buffer.resize(lines, Line::default());
+            // Not resized, which would copy and need both for a while.
+            drop(buffer);
+            buffer = vec![Line::default(); lines];
         }
         Tensor { memory: Memory::Own(buffer, self.clone()), rows, width }
     }

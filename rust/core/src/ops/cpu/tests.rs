@@ -1,5 +1,8 @@
 //! Every instruction set against plain float64 arithmetic, over random shapes.
 
+#[cfg(unix)]
+use std::sync::Arc;
+
 use half::{bf16, f16};
 use proptest::prelude::*;
 
@@ -9,9 +12,13 @@ use super::load::{self, Loader};
 use super::views::{Rows, RowsMut};
 use crate::ops::{Activation, Heads, LinearSpec, Load};
 use crate::weights::DType;
+#[cfg(unix)]
+use crate::weights::map::MappedFile;
 use crate::weights::memory::InMemory;
 use crate::weights::panels::BLOCK;
 use crate::weights::values::read_f32;
+#[cfg(unix)]
+use crate::{InFile, Result, Tensor, TensorSource};
 
 /// Numbers in -1..1, the same for the same seed.
 fn numbers(seed: u64, len: usize) -> Vec<f32> {
@@ -312,6 +319,65 @@ proptest! {
                 assert_close(isa, &found, &expected, 1e-4);
             }
         }
+    }
+}
+
+/// A table in a file.
+#[cfg(unix)]
+struct InFileOnly {
+    tensors: InMemory,
+    file: Arc<MappedFile>,
+}
+
+#[cfg(unix)]
+impl TensorSource for InFileOnly {
+    fn names(&self) -> Vec<&str> {
+        self.tensors.names()
+    }
+
+    fn get(&self, name: &str) -> Result<Option<Tensor>> {
+        let tensor = self.tensors.get(name)?;
+        Ok(tensor.map(|tensor| match name {
+            "t.weight" => Tensor { data: self.file.map().clone(), ..tensor },
+            _ => tensor,
+        }))
+    }
+
+    fn in_file(&self, tensor: &Tensor) -> Option<InFile> {
+        InFile::find(&self.file, &tensor.data)
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn rows_of_a_large_table_are_read_from_its_file() {
+    let (rows, width) = (2050, 513);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("table");
+    let ids = [2049, 0, 7, 7, 1024];
+    for dtype in [DType::Float32, DType::Float16, DType::Int8] {
+        let tensors =
+            InMemory::default().encoded("t.weight", numbers(1, rows * width), width, dtype, false);
+        std::fs::write(&path, &tensors.require("t.weight").unwrap().data).unwrap();
+        let mapped = Loader::new(&tensors).table("t", rows, width).unwrap();
+        let file = Arc::new(MappedFile::open(&path).unwrap());
+        let read = Loader::new(&InFileOnly { tensors, file }).table("t", rows, width).unwrap();
+        let sum = |table: &load::Table| -> Vec<f32> {
+            let mut out = numbers(2, ids.len() * width);
+            table
+                .look_up(&ids, |places, data, ids| {
+                    let out = &mut out[places.start * width..places.end * width];
+                    isa::add_embedding(Isa::chosen(), data, ids, out);
+                })
+                .unwrap();
+            out
+        };
+        assert_eq!(sum(&read), sum(&mapped), "{}", dtype.name());
+        assert_eq!(read.look_up(&[2050], |_, _, _| ()).unwrap_err().code(), "invalid_config");
+
+        // A file that was cut short is an error, and not a crash.
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(1000).unwrap();
+        assert_eq!(read.look_up(&ids, |_, _, _| ()).unwrap_err().code(), "io");
     }
 }
 

@@ -208,9 +208,15 @@ macro_rules! multiply_split {
 macro_rules! split_line {
     ($from:literal, $high:literal, $low:literal) => {
         concat!(
-            "vcvtph2ps {even}, ymmword ptr [", $from, "]\n",
-            "vcvtph2ps {odd}, ymmword ptr [", $from, " + 32]\n",
-            "add ", $from, ", 64\n",
+            "vcvtph2ps {even}, ymmword ptr [",
+            $from,
+            "]\n",
+            "vcvtph2ps {odd}, ymmword ptr [",
+            $from,
+            " + 32]\n",
+            "add ",
+            $from,
+            ", 64\n",
             "vpandd {even_high}, {even}, {upper}\n",
             "vpandd {odd_high}, {odd}, {upper}\n",
             "vsubps {even}, {even}, {even_high}\n",
@@ -219,8 +225,12 @@ macro_rules! split_line {
             "vpsrld {even}, {even}, 16\n",
             "vpord {even_high}, {even_high}, {odd_high}\n",
             "vpord {even}, {even}, {odd}\n",
-            "vmovdqa64 [{w} + {i} + ", $high, "], {even_high}\n",
-            "vmovdqa64 [{w} + {i} + ", $low, "], {even}\n",
+            "vmovdqa64 [{w} + {i} + ",
+            $high,
+            "], {even_high}\n",
+            "vmovdqa64 [{w} + {i} + ",
+            $low,
+            "], {even}\n",
         )
     };
 }
@@ -233,7 +243,9 @@ macro_rules! split_step {
             split_line!("{p0}", "0", "1024"),
             split_line!("{p1}", "2048", "3072"),
             "add {i:e}, 64\n",
-            "cmp {i:e}, ", $until, "\n",
+            "cmp {i:e}, ",
+            $until,
+            "\n",
             "jne 3b\n",
         )
     };

@@ -29,10 +29,12 @@ impl Tile {
     pub(super) const ZERO: Self = Self([0; TILE]);
 }
 
-/// Makes room for that many tiles.
+/// Makes room for that many tiles; what was in them is lost where there was none.
 pub(super) fn grow(tiles: &mut Vec<Tile>, count: usize) {
     if tiles.len() < count {
-        tiles.resize(count, Tile::ZERO);
+        // Not resized, which would copy and need both for a while.
+        *tiles = Vec::new();
+        *tiles = vec![Tile::ZERO; count];
     }
 }
 
