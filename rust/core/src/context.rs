@@ -1,6 +1,9 @@
 //! Where a forward pass runs: a device, and on each thread the memory that it needs there.
 
+use std::borrow::Cow;
+
 use crate::compute::Compute;
+use crate::dense::Dense;
 #[cfg(not(feature = "candle"))]
 use crate::error::Error;
 use crate::error::Result;
@@ -8,7 +11,7 @@ use crate::metadata::Metadata;
 use crate::models::{self, Encoder};
 #[cfg(feature = "candle")]
 use crate::ops::candle;
-use crate::ops::{Ops, cpu};
+use crate::ops::{Backend, Ops, cpu};
 use crate::plan::MicroBatch;
 use crate::threads;
 use crate::weights::TensorSource;
@@ -62,6 +65,9 @@ pub(crate) trait Model: Send + Sync {
         None
     }
 
+    /// What the layers behind the pooling make of a pooled vector.
+    fn project(&self, pooled: &[f32]) -> Result<Vec<f32>>;
+
     /// Whether the weights are used where the file is mapped, or else were copied.
     fn mapped(&self) -> bool;
 }
@@ -75,23 +81,38 @@ pub(crate) fn load(
 ) -> Result<Box<dyn Model>> {
     let (architecture, config) = (&metadata.architecture, &metadata.config);
     if device == "cpu" {
-        let encoder = models::load(architecture, config, &mut cpu::Loader::new(weights))?;
-        return Ok(Box::new(OnCpu { encoder, compute }));
+        let mut loader = cpu::Loader::new(weights);
+        let encoder = models::load(architecture, config, &mut loader)?;
+        let dense = Dense::load(&mut loader, &metadata.dense)?;
+        return Ok(Box::new(OnCpu { encoder, dense, compute }));
     }
     #[cfg(feature = "candle")]
     {
         let device = candle::device(device)?;
-        let encoder =
-            models::load(architecture, config, &mut candle::Loader::new(weights, &device))?;
-        Ok(Box::new(OnCandle { encoder, context: candle::Context::new(device) }))
+        let mut loader = candle::Loader::new(weights, &device);
+        let encoder = models::load(architecture, config, &mut loader)?;
+        let dense = Dense::load(&mut loader, &metadata.dense)?;
+        Ok(Box::new(OnCandle { encoder, dense, context: candle::Context::new(device) }))
     }
     #[cfg(not(feature = "candle"))]
     Err(Error::argument("device", format!("is {device:?}; this build has only cpu")))
 }
 
+/// A micro-batch with its tokens' positions as the model counts them.
+fn placed<'a, B: Backend, O: Ops<B>>(
+    encoder: &dyn Encoder<B, O>,
+    batch: &'a MicroBatch,
+) -> Cow<'a, MicroBatch> {
+    match encoder.positions(batch) {
+        Some(positions) => Cow::Owned(MicroBatch { positions, ..batch.clone() }),
+        None => Cow::Borrowed(batch),
+    }
+}
+
 /// Our own kernels on the mapped file.
 struct OnCpu {
     encoder: Box<dyn Encoder<cpu::Cpu, cpu::Context>>,
+    dense: Dense<cpu::Cpu>,
     compute: Compute,
 }
 
@@ -103,7 +124,7 @@ impl Model for OnCpu {
     ) -> Result<()> {
         CONTEXT.with(|Context(context)| {
             context.set_compute(self.compute);
-            let hidden = self.encoder.forward(context, batch)?;
+            let hidden = self.encoder.forward(context, &placed(&*self.encoder, batch))?;
             consume(&context.to_host(hidden)?)
         })
     }
@@ -113,6 +134,7 @@ impl Model for OnCpu {
         batch: &MicroBatch,
         consume: &mut dyn FnMut(&[f32]) -> Result<()>,
     ) -> Option<Result<()>> {
+        let batch = &*placed(&*self.encoder, batch);
         let forward = |member, consume: &mut dyn FnMut(&[f32]) -> Result<()>| {
             CONTEXT.with(|Context(context)| {
                 context.set_compute(self.compute);
@@ -128,6 +150,10 @@ impl Model for OnCpu {
         )
     }
 
+    fn project(&self, pooled: &[f32]) -> Result<Vec<f32>> {
+        CONTEXT.with(|Context(context)| self.dense.forward(context, pooled))
+    }
+
     fn mapped(&self) -> bool {
         true
     }
@@ -137,6 +163,7 @@ impl Model for OnCpu {
 #[cfg(feature = "candle")]
 struct OnCandle {
     encoder: Box<dyn Encoder<candle::Candle, candle::Context>>,
+    dense: Dense<candle::Candle>,
     context: candle::Context,
 }
 
@@ -147,8 +174,12 @@ impl Model for OnCandle {
         batch: &MicroBatch,
         consume: &mut dyn FnMut(&[f32]) -> Result<()>,
     ) -> Result<()> {
-        let hidden = self.encoder.forward(&self.context, batch)?;
+        let hidden = self.encoder.forward(&self.context, &placed(&*self.encoder, batch))?;
         consume(&self.context.to_host(hidden)?)
+    }
+
+    fn project(&self, pooled: &[f32]) -> Result<Vec<f32>> {
+        self.dense.forward(&self.context, pooled)
     }
 
     fn mapped(&self) -> bool {

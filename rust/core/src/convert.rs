@@ -194,7 +194,7 @@ pub fn convert(
     let SourceModel { mut metadata, weights, files, tokenizer_folder } = SourceModel::open(source)?;
     let weights = weights.source();
     let planned = match options.arrangement {
-        Arrangement::Packed => plan_packed(&metadata.architecture, &metadata.config, weights)?,
+        Arrangement::Packed => plan_packed(&metadata, weights)?,
         Arrangement::RowMajor => plan_row_major(weights),
     };
 

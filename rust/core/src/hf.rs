@@ -9,9 +9,10 @@ use std::path::{Component, Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::dense::{DenseActivation, DenseLayer};
 use crate::error::{Error, Result};
 use crate::metadata::{FORMAT_VERSION, Metadata, tool};
-use crate::models::dimensions;
+use crate::models::{architecture, dimensions};
 use crate::pool::{Normalize, Pooling};
 use crate::weights::DType;
 use crate::weights::map::open_regular;
@@ -26,6 +27,8 @@ pub(crate) struct HfFolder {
     pub(crate) metadata: Metadata,
     /// The weights files, one or several shards.
     pub(crate) weights: Vec<PathBuf>,
+    /// Those of the metadata's dense layers.
+    pub(crate) dense: Vec<PathBuf>,
     /// Where `tokenizer.json` and `tokenizer_config.json` should be.
     pub(crate) tokenizer_folder: PathBuf,
 }
@@ -40,9 +43,10 @@ pub(crate) fn read_folder(folder: &Path) -> Result<HfFolder> {
     let modules = Modules::read(folder)?;
     let transformer = &modules.transformer;
     let config = Json::require(transformer.join("config.json"))?;
-    let architecture = config
+    let model_type = config
         .text("model_type")?
         .ok_or_else(|| config.invalid("model_type", "is missing; it names the architecture"))?;
+    let architecture = architecture(&model_type, &config.value);
     let sizes = dimensions(&architecture, &config.value)?;
     let sentence = Json::read(transformer.join("sentence_bert_config.json"))?;
     let tokenizer = Json::read(transformer.join("tokenizer_config.json"))?;
@@ -53,6 +57,7 @@ pub(crate) fn read_folder(folder: &Path) -> Result<HfFolder> {
         name: name_of(folder),
         architecture,
         pooling: modules.pooling,
+        dense: modules.dense,
         include_prompt: modules.include_prompt,
         normalize: modules.normalize,
         prompts: prompting.texts("prompts")?,
@@ -69,6 +74,7 @@ pub(crate) fn read_folder(folder: &Path) -> Result<HfFolder> {
     Ok(HfFolder {
         metadata,
         weights: weights_files(transformer)?,
+        dense: modules.dense_files,
         tokenizer_folder: modules.transformer,
     })
 }
@@ -115,6 +121,8 @@ pub(crate) fn name_of(folder: &Path) -> String {
 struct Modules {
     transformer: PathBuf,
     pooling: Pooling,
+    dense: Vec<DenseLayer>,
+    dense_files: Vec<PathBuf>,
     include_prompt: bool,
     normalize: Normalize,
 }
@@ -124,6 +132,8 @@ impl Modules {
         let mut modules = Self {
             transformer: folder.to_owned(),
             pooling: Pooling::Mean,
+            dense: Vec::new(),
+            dense_files: Vec::new(),
             include_prompt: true,
             normalize: Normalize::None,
         };
@@ -140,27 +150,65 @@ impl Modules {
                 .text("type")?
                 .ok_or_else(|| module.invalid("type", "is missing in a module"))?;
             let kind = kind.rsplit('.').next().unwrap_or_default().to_owned();
-            let path = module.text("path")?.unwrap_or_default();
-            let path = folder.join(inside(&path, "path", &module)?);
+            let name = module.text("path")?.unwrap_or_default();
+            let path = folder.join(inside(&name, "path", &module)?);
             match kind.as_str() {
                 "Transformer" => modules.transformer = path,
                 "Pooling" => modules.read_pooling(&path)?,
+                "Dense" => modules.read_dense(&name, &path)?,
                 "Normalize" => modules.normalize = Normalize::L2,
                 _ => {}
             }
             kinds.push(kind);
         }
-        match kinds.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-            ["Transformer", "Pooling"] | ["Transformer", "Pooling", "Normalize"] => Ok(modules),
-            kinds => Err(Error::UnsupportedModel {
-                reason: format!(
-                    "{} lists the modules {}; this version runs Transformer, Pooling and then \
-                     possibly Normalize",
-                    json.path.display(),
-                    kinds.join(", ")
-                ),
-            }),
+        let behind = match kinds.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+            ["Transformer", "Pooling", behind @ .., "Normalize"]
+            | ["Transformer", "Pooling", behind @ ..] => behind.iter().all(|&kind| kind == "Dense"),
+            _ => false,
+        };
+        if behind {
+            return Ok(modules);
         }
+        Err(Error::UnsupportedModel {
+            reason: format!(
+                "{} lists the modules {}; this version runs Transformer, Pooling and then \
+                 possibly Dense and Normalize",
+                json.path.display(),
+                kinds.join(", ")
+            ),
+        })
+    }
+
+    fn read_dense(&mut self, name: &str, folder: &Path) -> Result<()> {
+        let config = Json::require(folder.join("config.json"))?;
+        let size = |field| config.count(field)?.ok_or_else(|| config.invalid(field, "is missing"));
+        // What sentence-transformers takes where nothing is said.
+        let class = config.text("activation_function")?;
+        let class = class.as_deref().unwrap_or("torch.nn.modules.activation.Tanh");
+        let activation =
+            DenseActivation::of_torch(class).ok_or_else(|| Error::UnsupportedModel {
+                reason: format!(
+                    "{} has the activation_function {class:?}; known are Identity, Tanh, ReLU and \
+                 Sigmoid",
+                    config.path.display()
+                ),
+            })?;
+        let file = folder.join("model.safetensors");
+        if !file.is_file() {
+            return Err(Error::ModelNotFound {
+                path: folder.to_owned(),
+                reason: "there is no model.safetensors for this dense layer".to_owned(),
+            });
+        }
+        self.dense.push(DenseLayer {
+            name: name.to_owned(),
+            in_features: size("in_features")?,
+            out_features: size("out_features")?,
+            bias: config.flag("bias")?.unwrap_or(true),
+            activation,
+        });
+        self.dense_files.push(file);
+        Ok(())
     }
 
     fn read_pooling(&mut self, folder: &Path) -> Result<()> {

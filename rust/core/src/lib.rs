@@ -34,6 +34,7 @@ pub(crate) mod cache;
 pub(crate) mod compute;
 pub(crate) mod context;
 pub(crate) mod convert;
+mod dense;
 pub(crate) mod embeddings;
 pub(crate) mod engine;
 pub(crate) mod error;
@@ -69,6 +70,7 @@ pub use convert::{
     Arrangement, Compression, ConversionReport, ConvertOptions, Format, TensorReport, convert,
     verify,
 };
+pub use dense::{DenseActivation, DenseLayer};
 pub use embeddings::{Embeddings, EncodeStats, TokenEmbeddings};
 pub use engine::Engine;
 pub use error::{Error, Result};

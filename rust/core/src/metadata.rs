@@ -5,6 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::dense::{DenseLayer, output_width};
 use crate::error::{Error, Result};
 use crate::models::dimensions;
 use crate::pool::{Normalize, Pooling};
@@ -30,6 +31,9 @@ pub struct Metadata {
     pub config: serde_json::Value,
     /// How token vectors become one vector.
     pub pooling: Pooling,
+    /// The layers behind the pooling.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dense: Vec<DenseLayer>,
     /// Whether pooling sees the tokens of a prompt.
     #[serde(default = "default_true")]
     pub include_prompt: bool,
@@ -92,9 +96,16 @@ impl Metadata {
         serde_json::to_string_pretty(self).map_err(|e| Error::config("metadata", e.to_string()))
     }
 
+    /// Length of a vector before truncation.
+    pub(crate) fn embedding_size(&self, hidden_size: usize) -> usize {
+        self.dense.last().map_or(hidden_size, |layer| layer.out_features)
+    }
+
     /// Checks what types cannot express.
     pub(crate) fn check(&self) -> Result<()> {
-        let most = dimensions(&self.architecture, &self.config)?.max_position_embeddings;
+        let dimensions = dimensions(&self.architecture, &self.config)?;
+        output_width(&self.dense, dimensions.hidden_size)?;
+        let most = dimensions.max_position_embeddings;
         if self.max_seq_length == 0 || self.max_seq_length > most {
             let reason = format!("is {}, the model allows 1 to {most}", self.max_seq_length);
             return Err(Error::config("max_seq_length", reason));

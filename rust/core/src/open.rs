@@ -12,10 +12,10 @@ use crate::error::{Error, Result};
 use crate::hf::{self, HfFolder};
 use crate::metadata::Metadata;
 use crate::unpack;
-use crate::weights::TensorSource;
 use crate::weights::arrow::ArrowFile;
 use crate::weights::parquet::ParquetFile;
 use crate::weights::safetensors::SafetensorsFiles;
+use crate::weights::{DType, TensorSource};
 
 /// How a model is opened.
 #[derive(Debug, Clone, Default)]
@@ -55,7 +55,11 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<OpenModel> {
         model.verify(&mut |_, _| ControlFlow::Continue(()))?;
     }
     let SourceModel { metadata, weights, files, .. } = model;
-    let dtype = options.compute.and_then(|compute| compute.dtype_for(weights.compute()));
+    let mut dtype = options.compute.and_then(|compute| compute.dtype_for(weights.compute()));
+    if matches!(weights, Weights::Safetensors(_)) {
+        // Exact whatever the checkpoint was saved in; who wants less converts it.
+        dtype = dtype.or(Some(DType::Float32));
+    }
     let (weights, path) = match weights {
         Weights::Arrow(file) if dtype.is_none() && file.is_packed() => {
             (file, files.into_iter().next())
@@ -182,8 +186,14 @@ impl SourceModel {
     }
 
     fn open_hf_folder(folder: &Path) -> Result<Self> {
-        let HfFolder { metadata, weights: files, tokenizer_folder } = hf::read_folder(folder)?;
-        let weights = Weights::Safetensors(SafetensorsFiles::open(&files)?);
+        let HfFolder { metadata, weights: mut files, dense, tokenizer_folder } =
+            hf::read_folder(folder)?;
+        let mut weights = SafetensorsFiles::open(&files)?;
+        for (layer, file) in metadata.dense.iter().zip(dense) {
+            weights.add(&file, &format!("{}.", layer.name))?;
+            files.push(file);
+        }
+        let weights = Weights::Safetensors(weights);
         Ok(Self { metadata, weights, files, tokenizer_folder })
     }
 

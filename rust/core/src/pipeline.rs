@@ -46,7 +46,7 @@ impl Engine {
         let rows = computed.iter().filter_map(|&position| rows[position].take()).collect();
         let write = |i: usize, row: &mut [f32], hidden: &[f32]| {
             let Variant { pooling, normalize, skip, .. } = request.variant;
-            pooling.apply(hidden, self.dimensions.hidden_size, skip, row);
+            self.pool(pooling, hidden, skip, row)?;
             normalize.apply(row);
             let position = computed[i];
             finite(row, request.start + position)?;
@@ -66,13 +66,34 @@ impl Engine {
         Ok(stats)
     }
 
+    /// The first dimensions of the vector that the tokens of a text make.
+    fn pool(
+        &self,
+        pooling: crate::Pooling,
+        tokens: &[f32],
+        skip: usize,
+        out: &mut [f32],
+    ) -> Result<()> {
+        let width = self.dimensions.hidden_size;
+        if self.metadata.dense.is_empty() {
+            pooling.apply(tokens, width, skip, out);
+            return Ok(());
+        }
+        let mut pooled = vec![0.0; width];
+        pooling.apply(tokens, width, skip, &mut pooled);
+        for (out, x) in out.iter_mut().zip(self.model.project(&pooled)?) {
+            *out = x;
+        }
+        Ok(())
+    }
+
     pub(crate) fn request<'a>(&self, options: &'a EncodeOptions) -> Result<Request<'a>> {
-        let hidden = self.dimensions.hidden_size;
-        let dim = options.truncate_dim.unwrap_or(hidden);
-        if !(1..=hidden).contains(&dim) {
+        let whole = self.metadata.embedding_size(self.dimensions.hidden_size);
+        let dim = options.truncate_dim.unwrap_or(whole);
+        if !(1..=whole).contains(&dim) {
             return Err(Error::argument(
                 "truncate_dim",
-                format!("is {dim}, this model allows 1 to {hidden}"),
+                format!("is {dim}, this model allows 1 to {whole}"),
             ));
         }
         if options.max_texts == Some(0) {

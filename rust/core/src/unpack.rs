@@ -122,7 +122,7 @@ fn write_packed(
     file: File,
     path: &Path,
 ) -> Result<File> {
-    let planned = plan_packed(&metadata.architecture, &metadata.config, source)?;
+    let planned = plan_packed(metadata, source)?;
     let origin = files.first().map_or(path, PathBuf::as_path);
     let progress = &mut |_, _| std::ops::ControlFlow::Continue(());
     let (format, compression) = (Format::Arrow, Compression::None);

@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)] // a test says what it expects by failing
 
+mod common;
+
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,12 +13,8 @@ use arrowembed::{
     CacheLimits, Compute, ConvertOptions, EncodeOptions, Engine, Error, Normalize, Pooling,
     convert, num_threads, set_num_threads,
 };
+use common::{bits, expected, largest_difference, model, texts};
 use proptest::prelude::*;
-use serde::Deserialize;
-
-fn model(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/hf").join(name)
-}
 
 /// Where the tests unpack their models.
 static UNPACKED: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
@@ -44,53 +42,6 @@ fn every_compute() -> [&'static Engine; 4] {
 fn threads() -> MutexGuard<'static, ()> {
     static LOCK: Mutex<()> = Mutex::new(());
     LOCK.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[derive(Deserialize)]
-struct Fixture {
-    texts: Vec<String>,
-    input_ids: Vec<Vec<u32>>,
-    untruncated_lengths: Vec<usize>,
-}
-
-fn texts(name: &str) -> Fixture {
-    let json = std::fs::read(model(name).join("texts.json")).unwrap();
-    serde_json::from_slice(&json).unwrap()
-}
-
-/// A float32 array of `expected.npz`, which is a zip without compression.
-fn expected(name: &str, array: &str) -> Vec<f32> {
-    let zip = std::fs::read(model(name).join("expected.npz")).unwrap();
-    let find = |bytes: &[u8], from: usize| {
-        from + zip[from..].windows(bytes.len()).position(|window| window == bytes).unwrap()
-    };
-    let npy = find(b"\x93NUMPY", find(format!("{array}.npy").as_bytes(), 0));
-    let header = usize::from(u16::from_le_bytes([zip[npy + 8], zip[npy + 9]]));
-    let description = std::str::from_utf8(&zip[npy + 10..npy + 10 + header]).unwrap();
-    assert!(description.contains("'<f4'"), "{description}");
-    let shape = description.split(['(', ')']).nth(1).unwrap();
-    let numbers = shape.split(',').filter_map(|d| d.trim().parse::<usize>().ok()).product();
-    let data = zip[npy + 10 + header..].chunks_exact(4).take(numbers);
-    data.map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
-}
-
-fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
-}
-
-/// Bits, so that equal means equal.
-fn bits(vector: &[f32]) -> Vec<u32> {
-    vector.iter().map(|x| x.to_bits()).collect()
-}
-
-#[test]
-fn vectors_are_those_of_hugging_face() {
-    for name in ["bert", "bert-mean"] {
-        let vectors = open(name, CacheLimits::OFF).encode(&texts(name).texts).unwrap();
-        let difference = largest_difference(vectors.as_slice(), &expected(name, "embeddings"));
-        assert!(difference < 2e-6, "{name}: {difference}");
-    }
 }
 
 #[test]

@@ -206,7 +206,7 @@ fn a_tokenizer_that_is_missing_or_none_is_refused() {
 fn a_full_disk_is_an_error() {
     let source = SourceModel::open(&hf("bert")).unwrap();
     let SourceModel { metadata, weights, .. } = source;
-    let planned = plan_packed("bert", &metadata.config, weights.source()).unwrap();
+    let planned = plan_packed(&metadata, weights.source()).unwrap();
     for format in [Format::Arrow, Format::Parquet] {
         let path = Path::new("/dev/full");
         let file = File::options().write(true).open(path).unwrap();

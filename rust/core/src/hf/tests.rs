@@ -99,13 +99,20 @@ fn modules_decide_what_follows_the_transformer() {
     let pooled = json!([module("Transformer", ""), module("Pooling", "1_Pooling")]);
     assert_eq!(metadata("modules.json", &pooled).normalize, Normalize::None);
 
-    let dense = json!([
-        module("Transformer", ""),
-        module("Pooling", "1_Pooling"),
-        module("Dense", "2_Dense")
-    ]);
-    let message = refused("modules.json", &dense.to_string(), "unsupported_model");
-    assert!(message.contains("Dense"), "{message}");
+    let behind = |kinds: [&str; 2]| {
+        let [first, second] = kinds.map(|kind| module(kind, ""));
+        json!([module("Transformer", ""), module("Pooling", "1_Pooling"), first, second])
+            .to_string()
+    };
+    for kinds in [["Normalize", "Dense"], ["LayerNorm", "Normalize"], ["Pooling", "Normalize"]] {
+        // The second kind is never looked for: what comes before it is refused already.
+        let json = behind(kinds);
+        let error = read(&[("modules.json", Some(json))]).unwrap_err();
+        assert!(
+            matches!(error.code(), "unsupported_model" | "invalid_config"),
+            "{kinds:?}: {error}"
+        );
+    }
     let alone = json!([module("Transformer", "")]).to_string();
     assert!(refused("modules.json", &alone, "unsupported_model").contains("Pooling"));
 
@@ -233,4 +240,47 @@ fn a_folder_without_weights_says_what_it_has() {
     let torch = [("model.safetensors", None), ("pytorch_model.bin", Some(String::new()))];
     let error = read(&torch).unwrap_err();
     assert!(error.to_string().contains("arrowembed convert"), "{error}");
+}
+
+#[test]
+fn dense_layers_are_read_and_what_they_cannot_do_is_refused() {
+    let layers = read_folder(&fixtures::hf("gemma3-embedding")).unwrap();
+    let names: Vec<_> = layers.metadata.dense.iter().map(|layer| layer.name.as_str()).collect();
+    assert_eq!(names, ["2_Dense", "3_Dense"]);
+    assert_eq!(layers.metadata.dense[0].out_features, 56);
+    assert_eq!(layers.metadata.dense[0].activation, DenseActivation::Identity);
+    assert_eq!(layers.dense.len(), 2);
+
+    let (_parent, folder) = folder(&[]);
+    let module =
+        |kind: &str, path: &str| json!({"idx": 0, "name": "0", "path": path, "type": kind});
+    let modules = json!([
+        module("Transformer", ""),
+        module("Pooling", "1_Pooling"),
+        module("Dense", "2_Dense")
+    ]);
+    fs::write(folder.join("modules.json"), modules.to_string()).unwrap();
+    let dense = folder.join("2_Dense");
+    fs::create_dir(&dense).unwrap();
+    let read = |config: serde_json::Value| {
+        fs::write(dense.join("config.json"), config.to_string()).unwrap();
+        read_folder(&folder)
+    };
+    let error = read(json!({"in_features": 64, "out_features": 8})).unwrap_err();
+    assert!(error.to_string().contains("model.safetensors"), "{error}");
+    fs::copy(
+        fixtures::hf("gemma3-embedding").join("2_Dense/model.safetensors"),
+        dense.join("model.safetensors"),
+    )
+    .unwrap();
+    let read_layer = read(json!({"in_features": 64, "out_features": 8})).unwrap().metadata.dense;
+    assert_eq!((read_layer[0].activation, read_layer[0].bias), (DenseActivation::Tanh, true));
+    let error = read(json!({"in_features": 63, "out_features": 8})).unwrap_err();
+    assert!(error.to_string().contains("takes 63 numbers"), "{error}");
+    let error = read(json!({"in_features": 64})).unwrap_err();
+    assert!(error.to_string().contains("out_features"), "{error}");
+    let softmax = json!({
+        "in_features": 64, "out_features": 8, "activation_function": "torch.nn.Softmax"
+    });
+    assert!(read(softmax).unwrap_err().to_string().contains("Softmax"));
 }

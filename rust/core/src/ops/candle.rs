@@ -1,9 +1,14 @@
 //! The operations on candle tensors: any device that candle has, and a second opinion on the CPU.
 
-use candle_core::{D, DType, Device, Tensor};
-use candle_nn::{Embedding, LayerNorm, Linear, Module, ops::softmax_last_dim};
+use std::ops::Range;
 
-use super::{Activation, Backend, Epilogue, Heads, LinearSpec, Load, Ops};
+use candle_core::{D, DType, Device, Tensor};
+use candle_nn::{Embedding, Linear, Module, ops::softmax_last_dim};
+
+use super::{
+    Activation, Attention, Backend, Epilogue, Heads, LinearSpec, Load, Mask, NormKind, NormSpec,
+    Ops, Rope,
+};
 use crate::error::{Error, Result};
 use crate::weights::TensorSource;
 use crate::weights::values::read_f32;
@@ -40,9 +45,32 @@ pub(crate) fn device(name: &str) -> Result<Device> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Candle;
 
+/// Gain and bias of a normalisation.
+#[derive(Debug)]
+pub(crate) struct Norm {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    epsilon: f64,
+    centred: bool,
+}
+
+impl Norm {
+    /// Normalises the last dimension.
+    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let x =
+            if self.centred { x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)? } else { x.clone() };
+        let deviation = (x.sqr()?.mean_keepdim(D::Minus1)? + self.epsilon)?.sqrt()?;
+        let scaled = x.broadcast_div(&deviation)?.broadcast_mul(&self.weight)?;
+        match &self.bias {
+            Some(bias) => scaled.broadcast_add(bias),
+            None => Ok(scaled),
+        }
+    }
+}
+
 impl Backend for Candle {
     type Linear = Linear;
-    type Norm = LayerNorm;
+    type Norm = Norm;
     type Table = Embedding;
 }
 
@@ -80,10 +108,22 @@ impl Load<Candle> for Loader<'_> {
         Ok(Linear::new(weight, bias))
     }
 
-    fn norm(&mut self, name: &str, width: usize, epsilon: f32) -> Result<LayerNorm> {
-        let weight = self.tensor(&format!("{name}.weight"), &[width])?;
-        let bias = self.tensor(&format!("{name}.bias"), &[width])?;
-        Ok(LayerNorm::new(weight, bias, f64::from(epsilon)))
+    fn norm(&mut self, spec: &NormSpec) -> Result<Norm> {
+        let NormSpec { name, width, epsilon, kind } = spec;
+        let weight = self.tensor(&format!("{name}.weight"), &[*width])?;
+        let weight = if *kind == NormKind::RmsPlusOne { (weight + 1.0)? } else { weight };
+        let bias = match kind {
+            NormKind::Layer => Some(self.tensor(&format!("{name}.bias"), &[*width])?),
+            _ => None,
+        };
+        let centred = matches!(kind, NormKind::Layer | NormKind::LayerWithoutBias);
+        Ok(Norm { weight, bias, epsilon: f64::from(*epsilon), centred })
+    }
+
+    fn numbers(&mut self, name: &str, rows: usize, width: usize) -> Result<Vec<f32>> {
+        let (stored, values) = read_f32(self.source, &format!("{name}.weight"))?;
+        stored.expect_shape(&[rows, width])?;
+        Ok(values)
     }
 
     fn table(&mut self, name: &str, rows: usize, width: usize) -> Result<Embedding> {
@@ -103,6 +143,51 @@ impl Context {
     }
 }
 
+impl Context {
+    /// What is added to scores, `[heads, tokens, tokens]`: biases, and minus infinity where a query sees no
+    /// key.
+    fn added(&self, layer: &Attention<'_>, tokens: usize) -> Result<Option<Tensor>> {
+        if layer.mask == Mask::ALL && layer.bias.is_none() {
+            return Ok(None);
+        }
+        let count = layer.heads.count;
+        let biases = layer.bias.map(|bias| bias.biases(tokens));
+        let mut added = vec![f32::NEG_INFINITY; count * tokens * tokens];
+        for (i, row) in added.chunks_exact_mut(tokens).enumerate() {
+            let (head, query) = (i / tokens, i % tokens);
+            let keys = layer.mask.keys(query, tokens);
+            match &biases {
+                Some(biases) => {
+                    row[keys.clone()].copy_from_slice(biases.row(head, query, keys));
+                }
+                None => row[keys].fill(0.0),
+            }
+        }
+        Ok(Some(Tensor::from_vec(added, (count, tokens, tokens), &self.device)?))
+    }
+}
+
+/// Changes the heads in some columns, which are given as `[tokens, heads, head_dim]`.
+fn change_heads(
+    x: &Tensor,
+    columns: Range<usize>,
+    head_dim: usize,
+    change: impl FnOnce(&Tensor) -> candle_core::Result<Tensor>,
+) -> Result<Tensor> {
+    let (tokens, width) = x.dims2()?;
+    let heads = (tokens, columns.len() / head_dim, head_dim);
+    let changed = change(&x.narrow(1, columns.start, columns.len())?.reshape(heads)?)?;
+    let changed = changed.reshape((tokens, columns.len()))?;
+    let mut parts = vec![changed];
+    if columns.start > 0 {
+        parts.insert(0, x.narrow(1, 0, columns.start)?);
+    }
+    if columns.end < width {
+        parts.push(x.narrow(1, columns.end, width - columns.end)?);
+    }
+    Ok(Tensor::cat(&parts, 1)?)
+}
+
 impl Ops<Candle> for Context {
     type Tensor = Tensor;
     type Host = Vec<f32>;
@@ -117,8 +202,55 @@ impl Ops<Candle> for Context {
         Ok(sum.unwrap_or_else(|| Tensor::zeros((0, 0), DType::F32, &self.device))?)
     }
 
-    fn layer_norm(&self, x: Tensor, norm: &LayerNorm) -> Result<Tensor> {
+    fn tensor(&self, numbers: &[f32], width: usize) -> Result<Tensor> {
+        Ok(Tensor::from_slice(numbers, (numbers.len() / width.max(1), width), &self.device)?)
+    }
+
+    fn copy(&self, x: &Tensor) -> Result<Tensor> {
+        // Nothing changes a candle tensor in place.
+        Ok(x.clone())
+    }
+
+    fn scale(&self, x: Tensor, factor: f32) -> Result<Tensor> {
+        Ok((x * f64::from(factor))?)
+    }
+
+    fn add(&self, a: Tensor, b: &Tensor) -> Result<Tensor> {
+        Ok((a + b)?)
+    }
+
+    fn norm(&self, x: Tensor, norm: &Norm) -> Result<Tensor> {
         Ok(norm.forward(&x)?)
+    }
+
+    fn norm_heads(&self, x: Tensor, columns: Range<usize>, norm: &Norm) -> Result<Tensor> {
+        let head = norm.weight.dim(0)?;
+        change_heads(&x, columns, head, |heads| norm.forward(heads))
+    }
+
+    fn rotate(
+        &self,
+        x: Tensor,
+        columns: Range<usize>,
+        rope: &Rope,
+        positions: &[u32],
+    ) -> Result<Tensor> {
+        let last = positions.iter().max().map_or(0, |&position| position as usize);
+        let rotations = rope.rotations(last + 1);
+        let half = rotations.half;
+        let positions = Tensor::new(positions, &self.device)?;
+        let angles = |numbers: &[f32]| {
+            let all = (rotations.positions, half);
+            let all = Tensor::from_slice(numbers, all, &self.device)?;
+            all.index_select(&positions, 0)?.unsqueeze(1)
+        };
+        let (cos, sin) = (angles(&rotations.cos)?, angles(&rotations.sin)?);
+        change_heads(&x, columns, 2 * half, |heads| {
+            let (a, b) = (heads.narrow(2, 0, half)?, heads.narrow(2, half, half)?);
+            let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+            let second = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
+            Tensor::cat(&[first, second], 2)
+        })
     }
 
     fn linear(
@@ -131,6 +263,7 @@ impl Ops<Candle> for Context {
         Ok(match epilogue {
             Epilogue::None => product,
             Epilogue::Add(other) => (product + other)?,
+            Epilogue::Multiply(other) => (product * other)?,
             Epilogue::Activate(Activation::Gelu) => product.gelu_erf()?,
             Epilogue::Activate(Activation::GeluTanh) => product.gelu()?,
             Epilogue::Activate(Activation::Relu) => product.relu()?,
@@ -138,20 +271,30 @@ impl Ops<Candle> for Context {
         })
     }
 
-    fn attention(&self, qkv: &Tensor, heads: Heads, offsets: &[usize]) -> Result<Tensor> {
-        let Heads { count, head_dim } = heads;
-        let scale = 1.0 / (head_dim as f64).sqrt();
+    fn attention(&self, qkv: &Tensor, layer: &Attention<'_>, offsets: &[usize]) -> Result<Tensor> {
+        let Heads { count, kv_count, head_dim } = layer.heads;
         let mut attended = Vec::with_capacity(offsets.len());
         for bounds in offsets.windows(2).filter(|bounds| bounds[0] < bounds[1]) {
             let tokens = bounds[1] - bounds[0];
-            // [3, heads, tokens, head_dim]
-            let parts = qkv
-                .narrow(0, bounds[0], tokens)?
-                .reshape((tokens, 3, count, head_dim))?
-                .permute((1, 2, 0, 3))?;
-            let part = |i| parts.get(i)?.contiguous();
-            let (query, key, value) = ((part(0)? * scale)?, part(1)?, part(2)?);
+            // [heads, tokens, head_dim], each head of keys and values as often as it serves queries.
+            let part = |columns: Range<usize>, heads: usize| {
+                qkv.narrow(0, bounds[0], tokens)?
+                    .narrow(1, columns.start, columns.len())?
+                    .reshape((tokens, heads, 1, head_dim))?
+                    .expand((tokens, heads, count / heads, head_dim))?
+                    .reshape((tokens, count, head_dim))?
+                    .transpose(0, 1)?
+                    .contiguous()
+            };
+            let [query, key, value] = layer.heads.columns();
+            let query = part(query, count)?;
+            let (key, value) = (part(key, kv_count)?, part(value, kv_count)?);
             let scores = query.matmul(&key.transpose(D::Minus1, D::Minus2)?.contiguous()?)?;
+            let scores = (scores * f64::from(layer.scale))?;
+            let scores = match self.added(layer, tokens)? {
+                Some(added) => (scores + added)?,
+                None => scores,
+            };
             let mixed = softmax_last_dim(&scores)?.matmul(&value)?;
             attended.push(mixed.transpose(0, 1)?.reshape((tokens, count * head_dim))?);
         }

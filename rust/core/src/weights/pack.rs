@@ -1,38 +1,61 @@
 //! Which tensors a model file holds, and how each is made from a source's.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::path::Path;
 
 use super::values::{Companion, encode, read_f32};
 use super::{DType, Layout, Tensor, TensorSource, integers_of, scale_name, sum_name};
+use crate::dense::Dense;
 use crate::error::{Error, Result};
+use crate::metadata::Metadata;
 use crate::models;
-use crate::ops::{Backend, LinearSpec, Load};
+use crate::ops::{Backend, LinearSpec, Load, NormKind, NormSpec, Part};
 
 /// A tensor to be written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Planned {
     pub(crate) name: String,
     /// The source's tensors stacked into it, top to bottom.
-    parts: Vec<String>,
+    parts: Vec<Source>,
     /// The shape that the architecture asks for; `None` takes the source's.
     shape: Option<Vec<usize>>,
-    /// Whether the kernels read it in panels.
-    panels: bool,
+    kind: Kind,
+}
+
+/// A tensor of the source, or some of its rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Source {
+    name: String,
+    rows: Option<Range<usize>>,
+}
+
+impl Source {
+    fn whole(name: String) -> Self {
+        Self { name, rows: None }
+    }
+}
+
+/// What a tensor is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Multiplied with; in panels.
+    Matrix,
+    /// Looked up in.
+    Table,
+    /// Always float32.
+    Numbers,
 }
 
 /// Everything a packed file holds, in the order in which the architecture asks for it.
 ///
 /// # Errors
 /// If the architecture is unknown or its configuration is wrong.
-pub(crate) fn plan_packed(
-    architecture: &str,
-    config: &serde_json::Value,
-    source: &dyn TensorSource,
-) -> Result<Vec<Planned>> {
+pub(crate) fn plan_packed(metadata: &Metadata, source: &dyn TensorSource) -> Result<Vec<Planned>> {
     let names = source.names().into_iter().map(str::to_owned).collect();
     let mut planner = Planner { names, planned: Vec::new() };
-    models::walk(architecture, config, &mut planner)?;
+    models::walk(&metadata.architecture, &metadata.config, &mut planner)?;
+    Dense::load(&mut planner, &metadata.dense)?;
     Ok(planner.planned)
 }
 
@@ -47,9 +70,9 @@ pub(crate) fn plan_row_major(source: &dyn TensorSource) -> Vec<Planned> {
         .filter(|name| !belongs(name))
         .map(|&name| Planned {
             name: name.to_owned(),
-            parts: vec![name.to_owned()],
+            parts: vec![Source::whole(name.to_owned())],
             shape: None,
-            panels: false,
+            kind: Kind::Table,
         })
         .collect()
 }
@@ -69,14 +92,15 @@ struct Planner {
 }
 
 impl Planner {
-    fn add(&mut self, name: String, parts: Vec<String>, shape: Vec<usize>, panels: bool) {
+    fn add(&mut self, name: String, parts: Vec<Source>, shape: Vec<usize>, kind: Kind) {
         // A source that is packed already has the stacked tensor under its own name.
-        let parts = if self.names.contains(&name) { vec![name.clone()] } else { parts };
-        self.planned.push(Planned { name, parts, shape: Some(shape), panels });
+        let packed = self.names.contains(&name);
+        let parts = if packed { vec![Source::whole(name.clone())] } else { parts };
+        self.planned.push(Planned { name, parts, shape: Some(shape), kind });
     }
 
-    fn add_vector(&mut self, name: String, parts: Vec<String>, width: usize) {
-        self.add(name, parts, vec![width], false);
+    fn add_vector(&mut self, name: String, parts: Vec<Source>, width: usize) {
+        self.add(name, parts, vec![width], Kind::Numbers);
     }
 }
 
@@ -86,12 +110,18 @@ impl Load<Packing> for Planner {
     }
 
     fn linear(&mut self, spec: &LinearSpec) -> Result<()> {
-        let of_parts = |what: &str| spec.parts.iter().map(|p| format!("{p}.{what}")).collect();
+        let of_parts = |what: &str| {
+            let source = |part: &Part| Source {
+                name: format!("{}.{what}", part.name),
+                rows: part.rows.clone(),
+            };
+            spec.parts.iter().map(source).collect()
+        };
         self.add(
             format!("{}.weight", spec.name),
             of_parts("weight"),
             vec![spec.out_features, spec.in_features],
-            true,
+            Kind::Matrix,
         );
         if spec.bias {
             let name = format!("{}.bias", spec.name);
@@ -100,17 +130,28 @@ impl Load<Packing> for Planner {
         Ok(())
     }
 
-    fn norm(&mut self, name: &str, width: usize, _epsilon: f32) -> Result<()> {
+    fn norm(&mut self, spec: &NormSpec) -> Result<()> {
+        let NormSpec { name, width, kind, .. } = spec;
         // Checkpoints made by the first BERT code say gamma and beta.
-        for (what, old) in [("weight", "gamma"), ("bias", "beta")] {
-            self.add_vector(format!("{name}.{what}"), vec![self.either(name, what, old)], width);
+        let weight = ("weight", "gamma");
+        let both = [weight, ("bias", "beta")];
+        let parts = if *kind == NormKind::Layer { &both[..] } else { &both[..1] };
+        for (what, old) in parts {
+            let source = vec![Source::whole(self.either(name, what, old))];
+            self.add_vector(format!("{name}.{what}"), source, *width);
         }
         Ok(())
     }
 
+    fn numbers(&mut self, name: &str, rows: usize, width: usize) -> Result<Vec<f32>> {
+        let name = format!("{name}.weight");
+        self.add(name.clone(), vec![Source::whole(name)], vec![rows, width], Kind::Numbers);
+        Ok(vec![0.0; rows * width])
+    }
+
     fn table(&mut self, name: &str, rows: usize, width: usize) -> Result<()> {
         let name = format!("{name}.weight");
-        self.add(name.clone(), vec![name], vec![rows, width], false);
+        self.add(name.clone(), vec![Source::whole(name)], vec![rows, width], Kind::Table);
         Ok(())
     }
 }
@@ -148,9 +189,10 @@ impl Planned {
             return Ok(packed);
         }
         let Gathered { shape, values, dtype: source_dtype } = self.gather(source, origin)?;
-        let dtype = if shape.len() < 2 { DType::Float32 } else { dtype.unwrap_or(source_dtype) };
+        let numbers = shape.len() < 2 || self.kind == Kind::Numbers;
+        let dtype = if numbers { DType::Float32 } else { dtype.unwrap_or(source_dtype) };
         let width = shape.iter().skip(1).product();
-        let encoded = encode(values, width, dtype, self.panels);
+        let encoded = encode(values, width, dtype, self.kind == Kind::Matrix);
         let companion = |companion: Companion| Tensor {
             name: (companion.name)(&self.name),
             shape: companion.shape,
@@ -179,10 +221,11 @@ impl Planned {
         source: &dyn TensorSource,
         dtype: Option<DType>,
     ) -> Result<Option<Packed>> {
-        let [part] = &self.parts[..] else { return Ok(None) };
+        let [Source { name: part, rows: None }] = &self.parts[..] else { return Ok(None) };
         let tensor = source.require(part)?;
+        let panels = self.kind == Kind::Matrix;
         let wanted = match tensor.dtype {
-            integers @ (DType::Int16 | DType::Int8) if self.panels => Layout::panels_of(integers),
+            integers @ (DType::Int16 | DType::Int8) if panels => Layout::panels_of(integers),
             _ => Layout::RowMajor,
         };
         let integers = matches!(tensor.dtype, DType::Int16 | DType::Int8)
@@ -193,7 +236,7 @@ impl Planned {
             return Ok(None);
         }
         let mut companions = vec![source.require(&scale_name(part))?];
-        if self.panels {
+        if panels {
             companions.push(source.require(&sum_name(part))?);
         }
         Ok(Some(Packed { tensor, companions, relative_error: 0.0, fallback: None }))
@@ -203,7 +246,8 @@ impl Planned {
     fn gather(&self, source: &dyn TensorSource, origin: &Path) -> Result<Gathered> {
         let mut all: Option<Gathered> = None;
         for part in &self.parts {
-            let (tensor, values) = read_f32(source, part)?;
+            let (tensor, values) = part.read(source)?;
+            let part = &part.name;
             if let Some((i, value)) = values.iter().enumerate().find(|(_, v)| !v.is_finite()) {
                 return Err(Error::invalid_file(
                     origin,
@@ -232,6 +276,28 @@ impl Planned {
             }),
             _ => Ok(all),
         }
+    }
+}
+
+impl Source {
+    /// The rows' numbers, as a tensor of their own.
+    fn read(&self, source: &dyn TensorSource) -> Result<(Tensor, Vec<f32>)> {
+        let (mut tensor, mut values) = read_f32(source, &self.name)?;
+        let Some(rows) = &self.rows else { return Ok((tensor, values)) };
+        let width: usize = tensor.shape.iter().skip(1).product();
+        match tensor.shape.first_mut() {
+            Some(count) if rows.end <= *count => *count = rows.len(),
+            _ => {
+                return Err(Error::ShapeMismatch {
+                    name: self.name.clone(),
+                    expected: [&[rows.end], tensor.shape.get(1..).unwrap_or_default()].concat(),
+                    found: tensor.shape,
+                });
+            }
+        }
+        values.truncate(rows.end * width);
+        values.drain(..rows.start * width);
+        Ok((tensor, values))
     }
 }
 
@@ -373,7 +439,7 @@ mod tests {
             &[2],
             vec![3.0, 4.0],
         );
-        let planned = planned(&source, |planner| planner.norm("n", 2, 1e-12));
+        let planned = planned(&source, |planner| planner.norm(&NormSpec::layer("n", 2, 1e-12)));
         assert_eq!(planned[0].name, "n.weight");
         assert_eq!(values(pack(&planned[0], &source).unwrap()), [1.0, 2.0]);
         assert_eq!(planned[1].name, "n.bias");
@@ -398,6 +464,6 @@ mod tests {
         let source = attention().with("a.query.weight.scale", &[2], vec![1.0; 2]);
         let planned = plan_row_major(&source);
         assert_eq!(planned.len(), 6);
-        assert!(planned.iter().all(|p| !p.panels && p.shape.is_none()));
+        assert!(planned.iter().all(|p| p.kind != Kind::Matrix && p.shape.is_none()));
     }
 }

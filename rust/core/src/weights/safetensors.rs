@@ -38,12 +38,17 @@ impl SafetensorsFiles {
     pub(crate) fn open(paths: &[PathBuf]) -> Result<Self> {
         let mut source = Self { entries: Vec::new(), by_name: HashMap::new() };
         for path in paths {
-            source.add(&map(path)?, path)?;
+            source.add(path, "")?;
         }
         Ok(source)
     }
 
-    fn add(&mut self, file: &Buffer, path: &Path) -> Result<()> {
+    /// Adds a file's tensors under names with a prefix.
+    ///
+    /// # Errors
+    /// As for `open`.
+    pub(crate) fn add(&mut self, path: &Path, prefix: &str) -> Result<()> {
+        let file = &map(path)?;
         let (header, metadata) = SafeTensors::read_metadata(file)
             .map_err(|e| Error::invalid_file(path, e.to_string()))?;
         for name in metadata.offset_keys() {
@@ -54,6 +59,7 @@ impl SafetensorsFiles {
             let data = slice(file, PREFIX.saturating_add(header), info).ok_or_else(|| {
                 Error::invalid_file(path, format!("tensor {name:?} lies outside of it"))
             })?;
+            let name = format!("{prefix}{name}");
             if self.by_name.insert(name.clone(), self.entries.len()).is_some() {
                 return Err(Error::invalid_file(path, format!("tensor {name:?} is there twice")));
             }

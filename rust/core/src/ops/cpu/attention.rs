@@ -10,7 +10,7 @@ use super::math::exp2;
 use super::matmul::{AsIs, Finish, Panels, matmul};
 use super::simd::{LANES, Simd};
 use super::views::{Rows, RowsMut};
-use crate::ops::Heads;
+use crate::ops::{Biases, Heads, Mask};
 
 /// Queries whose scores are held at a time.
 const QUERY_BLOCK: usize = 64;
@@ -29,13 +29,19 @@ pub(super) struct Scratch {
 pub(super) struct AttentionJob<'a> {
     /// `[rows, heads.count * heads.head_dim]`: those of all tokens or of some.
     pub(super) queries: Rows<'a>,
-    /// `[tokens, heads.count * heads.head_dim]`
+    /// The token of the sequence whose query is the first row.
+    pub(super) first_query: usize,
+    /// `[tokens, heads.kv_count * heads.head_dim]`
     pub(super) keys: Rows<'a>,
-    /// `[tokens, heads.count * heads.head_dim]`
+    /// `[tokens, heads.kv_count * heads.head_dim]`
     pub(super) values: Rows<'a>,
     pub(super) heads: Heads,
     /// The heads to compute.
     pub(super) share: Range<usize>,
+    /// What scores are multiplied by.
+    pub(super) scale: f32,
+    pub(super) mask: Mask,
+    pub(super) biases: Option<&'a Biases>,
     /// Whether operands may be rounded to bfloat16 where that is faster.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only AMX rounds"))]
     pub(super) rounded: bool,
@@ -57,7 +63,6 @@ pub(super) fn attention<S: Simd>(
     if tokens == 0 {
         return;
     }
-    let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
     let padded = tokens.next_multiple_of(LANES);
     // An odd number of cache lines: with a power of two, rows would compete for the same sets.
     let score_stride = padded.next_multiple_of(2 * LANES) + LANES;
@@ -65,25 +70,62 @@ pub(super) fn attention<S: Simd>(
     scratch.values.resize(dim.next_multiple_of(LANES) * tokens, 0.0);
     scratch.scores.resize(QUERY_BLOCK * score_stride, 0.0);
     scratch.sums.resize(QUERY_BLOCK, 0.0);
-    for head in job.share.clone().map(|head| head * dim) {
-        pack_keys(job.keys.columns(head, dim).iter(), dim, &mut scratch.keys);
-        pack_values(&job.values.columns(head, dim).iter(), dim, tokens, &mut scratch.values);
+    let mut packed = None;
+    for head in job.share.clone() {
+        let kv_head = job.kv_head(head);
+        if packed.replace(kv_head) != Some(kv_head) {
+            let (keys, values) =
+                (job.keys.columns(kv_head * dim, dim), job.values.columns(kv_head * dim, dim));
+            pack_keys(keys.iter(), dim, &mut scratch.keys);
+            pack_values(&values.iter(), dim, tokens, &mut scratch.values);
+        }
         let keys = Panels::new(&scratch.keys, padded, dim);
         let values = Panels::new(&scratch.values, dim, tokens);
         for first in (0..out.count).step_by(QUERY_BLOCK) {
             let rows = (out.count - first).min(QUERY_BLOCK);
-            let queries = job.queries.rows(first..first + rows).columns(head, dim);
+            let queries = job.queries.rows(first..first + rows).columns(head * dim, dim);
             let mut scores = RowsMut::new(&mut scratch.scores, rows, padded, score_stride);
             matmul(simd, queries, keys, &mut scores, &AsIs);
             for row in 0..rows {
                 let scores = &mut scratch.scores[row * score_stride..][..padded];
-                scores[tokens..].fill(f32::NEG_INFINITY);
-                scratch.sums[row] = softmax_without_division(simd, scores, scale);
+                scratch.sums[row] = job.softmax_without_division(simd, head, first + row, scores);
             }
             let weights = Rows::new(&scratch.scores, rows, tokens, score_stride);
-            let mut out = out.part(first..first + rows, head, dim);
+            let mut out = out.part(first..first + rows, head * dim, dim);
             matmul(simd, weights, values, &mut out, &DividedBy(&scratch.sums));
         }
+    }
+}
+
+impl AttentionJob<'_> {
+    /// The head of keys and values that serves a head of queries.
+    pub(super) fn kv_head(&self, head: usize) -> usize {
+        head * self.heads.kv_count / self.heads.count
+    }
+
+    /// Replaces a query's products with all keys, and what stands behind them, by its weights before division,
+    /// and returns their sum.
+    #[inline(always)]
+    pub(super) fn softmax_without_division<S: Simd>(
+        &self,
+        simd: S,
+        head: usize,
+        row: usize,
+        scores: &mut [f32],
+    ) -> f32 {
+        let tokens = self.keys.count;
+        let query = self.first_query + row;
+        let keys = self.mask.keys(query, tokens);
+        scores[..keys.start].fill(f32::NEG_INFINITY);
+        scores[keys.end..].fill(f32::NEG_INFINITY);
+        let Some(biases) = self.biases else {
+            return softmax_without_division(simd, scores, self.scale * std::f32::consts::LOG2_E);
+        };
+        let biases = biases.row(head, query, keys.clone());
+        for (score, bias) in scores[keys].iter_mut().zip(biases) {
+            *score = *score * self.scale + bias;
+        }
+        softmax_without_division(simd, scores, std::f32::consts::LOG2_E)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Which instruction set the kernels use, found out once at run time, and how they are called.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "aarch64")]
@@ -149,6 +151,7 @@ use super::kernels::{
     AttentionJob, AttentionScratch, LinearJob, LinearScratch, NormJob, TableData,
 };
 use super::views::RowsMut;
+use crate::ops::Rotations;
 
 compile_for_each_isa! {
     /// See [`super::kernels::multiply_adds`].
@@ -156,8 +159,16 @@ compile_for_each_isa! {
     fn multiply_adds(steps: usize, operations: &mut usize);
     /// See [`super::kernels::linear`].
     fn linear(job: &LinearJob<'_>, out: RowsMut<'_>, scratch: &mut LinearScratch);
-    /// See [`super::kernels::layer_norm`].
-    fn layer_norm(job: &NormJob<'_>, rows: &mut [f32]);
+    /// See [`super::kernels::norm`].
+    fn norm(job: &NormJob<'_>, rows: &mut [f32], width: usize, columns: Range<usize>);
+    /// See [`super::kernels::rotate`].
+    fn rotate(
+        rotations: &Rotations,
+        positions: &[u32],
+        rows: &mut [f32],
+        width: usize,
+        columns: Range<usize>,
+    );
     /// See [`super::kernels::add_embedding`].
     fn add_embedding(table: TableData<'_>, ids: &[u32], rows: &mut [f32]);
     /// See [`super::kernels::attention`].

@@ -1,6 +1,8 @@
 //! The operations on whole tensors, generic over the instruction set; [`super::isa`] compiles each
 //! of them for every one.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 #[cfg(target_arch = "x86_64")]
@@ -10,11 +12,11 @@ use super::attention::{self, attention as attention_in_floats};
 use super::integer::{self, Quantized};
 use super::math::activate;
 use super::matmul::{Finish, Panels, matmul};
-pub(super) use super::rows::TableData;
-use super::rows::{add_table_row, layer_norm as layer_norm_row};
+pub(super) use super::rows::{NormJob, TableData};
+use super::rows::{add_table_row, norm_row, rotate_head};
 use super::simd::Simd;
 use super::views::{Rows, RowsMut};
-use crate::ops::Activation;
+use crate::ops::{Activation, Rotations};
 
 /// A matrix of any of the element types.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +55,8 @@ pub(super) enum Then<'a> {
     Activate(Activation),
     /// Sum with a tensor of the output's shape.
     Add(&'a [f32]),
+    /// Product with a tensor of the output's shape.
+    Multiply(&'a [f32]),
 }
 
 /// `out = then(x · weightᵀ + bias)`, in the columns that `out` asks for.
@@ -110,11 +114,17 @@ impl<S: Simd> Finish<S> for LinearJob<'_> {
         match self.then {
             Then::Nothing => v,
             Then::Activate(activation) => activate(simd, activation, v),
-            Then::Add(other) => {
-                let other = &other[row * self.out_features..][..self.out_features];
-                simd.add(v, sixteen(simd, other, column))
-            }
+            Then::Add(other) => simd.add(v, sixteen(simd, self.row_of(other, row), column)),
+            Then::Multiply(other) => simd.mul(v, sixteen(simd, self.row_of(other, row), column)),
         }
+    }
+}
+
+impl LinearJob<'_> {
+    /// A row of a tensor of the output's shape.
+    #[inline(always)]
+    fn row_of<'a>(&self, other: &'a [f32], row: usize) -> &'a [f32] {
+        &other[row * self.out_features..][..self.out_features]
     }
 }
 
@@ -150,19 +160,39 @@ pub(super) fn attention<S: Simd>(
     attention_in_floats(simd, job, out, &mut scratch.floats);
 }
 
-/// A layer norm's parameters.
-#[derive(Debug)]
-pub(super) struct NormJob<'a> {
-    pub(super) weight: &'a [f32],
-    pub(super) bias: &'a [f32],
-    pub(super) epsilon: f32,
+/// Normalises, in some columns of each row of `width`, pieces of the norm's width in place.
+#[inline(always)]
+pub(super) fn norm<S: Simd>(
+    simd: S,
+    job: &NormJob<'_>,
+    rows: &mut [f32],
+    width: usize,
+    columns: Range<usize>,
+) {
+    for row in rows.chunks_exact_mut(width) {
+        for piece in row[columns.clone()].chunks_exact_mut(job.weight.len()) {
+            norm_row(simd, piece, job);
+        }
+    }
 }
 
-/// Normalises each row in place.
+/// Rotates, in some columns of each row of `width`, the heads by the row's position.
 #[inline(always)]
-pub(super) fn layer_norm<S: Simd>(simd: S, job: &NormJob<'_>, rows: &mut [f32]) {
-    for row in rows.chunks_exact_mut(job.weight.len()) {
-        layer_norm_row(simd, row, job.weight, job.bias, job.epsilon);
+pub(super) fn rotate<S: Simd>(
+    simd: S,
+    rotations: &Rotations,
+    positions: &[u32],
+    rows: &mut [f32],
+    width: usize,
+    columns: Range<usize>,
+) {
+    let half = rotations.half;
+    for (row, &position) in rows.chunks_exact_mut(width).zip(positions) {
+        let here = position as usize * half..(position as usize + 1) * half;
+        let (cos, sin) = (&rotations.cos[here.clone()], &rotations.sin[here]);
+        for head in row[columns.clone()].chunks_exact_mut(2 * half) {
+            rotate_head(simd, head, cos, sin);
+        }
     }
 }
 

@@ -6,10 +6,10 @@ use arrow_buffer::{Buffer, MutableBuffer};
 use half::slice::HalfBitsSliceExt;
 
 use super::integer::Quantized;
-use super::kernels::{TableData, Weights};
+use super::kernels::{NormJob, TableData, Weights};
 use super::matmul::Panels;
 use crate::error::{Error, Result};
-use crate::ops::{Backend, LinearSpec, Load};
+use crate::ops::{Backend, LinearSpec, Load, NormKind, NormSpec};
 use crate::weights::panels::BLOCK;
 use crate::weights::{DType, InFile, Layout, Tensor, TensorSource, scale_name, sum_name};
 
@@ -48,12 +48,13 @@ struct Blocks {
     sum: Buffer,
 }
 
-/// A layer norm's parameters.
+/// A normalisation's parameters.
 #[derive(Debug)]
 pub(crate) struct Norm {
     weight: Buffer,
-    bias: Buffer,
-    pub(super) epsilon: f32,
+    bias: Option<Buffer>,
+    epsilon: f32,
+    centred: bool,
 }
 
 /// An embedding table.
@@ -123,12 +124,13 @@ impl Linear {
 }
 
 impl Norm {
-    pub(super) fn weight(&self) -> &[f32] {
-        self.weight.typed_data()
-    }
-
-    pub(super) fn bias(&self) -> &[f32] {
-        self.bias.typed_data()
+    pub(super) fn job(&self) -> NormJob<'_> {
+        NormJob {
+            weight: self.weight.typed_data(),
+            bias: self.bias.as_ref().map(Buffer::typed_data),
+            epsilon: self.epsilon,
+            centred: self.centred,
+        }
     }
 }
 
@@ -256,12 +258,24 @@ impl Load<Cpu> for Loader<'_> {
         Ok(Linear { weight, out_features, in_features, bias })
     }
 
-    fn norm(&mut self, name: &str, width: usize, epsilon: f32) -> Result<Norm> {
-        Ok(Norm {
-            weight: self.floats(&format!("{name}.weight"), &[width])?,
-            bias: self.floats(&format!("{name}.bias"), &[width])?,
-            epsilon,
-        })
+    fn norm(&mut self, spec: &NormSpec) -> Result<Norm> {
+        let NormSpec { name, width, epsilon, kind } = spec;
+        let weight = self.floats(&format!("{name}.weight"), &[*width])?;
+        let weight = match kind {
+            NormKind::RmsPlusOne => weight.typed_data().iter().map(|w: &f32| 1.0 + w).collect(),
+            _ => weight,
+        };
+        let bias = match kind {
+            NormKind::Layer => Some(self.floats(&format!("{name}.bias"), &[*width])?),
+            _ => None,
+        };
+        let centred = matches!(kind, NormKind::Layer | NormKind::LayerWithoutBias);
+        Ok(Norm { weight, bias, epsilon: *epsilon, centred })
+    }
+
+    fn numbers(&mut self, name: &str, rows: usize, width: usize) -> Result<Vec<f32>> {
+        let numbers = self.floats(&format!("{name}.weight"), &[rows, width])?;
+        Ok(numbers.typed_data().to_vec())
     }
 
     fn table(&mut self, name: &str, rows: usize, width: usize) -> Result<Table> {

@@ -35,14 +35,14 @@ use std::cell::{Cell, RefCell};
 use std::ops::Range;
 
 pub(crate) use isa::Isa;
-use kernels::{AttentionJob, AttentionScratch, LinearJob, LinearScratch, NormJob, Then};
+use kernels::{AttentionJob, AttentionScratch, LinearJob, LinearScratch, Then};
 pub(crate) use load::{Cpu, Loader};
 pub(crate) use scratch::Tensor;
 pub(crate) use team::{Member, team};
 
 use views::Rows;
 
-use super::{Epilogue, Heads, Ops};
+use super::{Attention, Epilogue, Ops, Rope};
 use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::plan::MicroBatch;
@@ -143,7 +143,7 @@ impl Context {
 }
 
 /// Attention of some rows of a batch.
-struct Attention<'a> {
+struct BatchAttention<'a> {
     /// Queries in the first columns, a row for each of `own`.
     qkv: &'a Tensor,
     /// Which of the batch's rows these are.
@@ -151,14 +151,17 @@ struct Attention<'a> {
     /// Keys from a column on and then values, for all rows of the batch.
     all: &'a Tensor,
     keys: usize,
-    heads: Heads,
+    layer: &'a Attention<'a>,
     offsets: &'a [usize],
 }
 
 impl Context {
     /// Some heads of the rows' output, a sequence after the other.
-    fn attend(&self, of: &Attention<'_>, share: Range<usize>, out: &mut Tensor) {
-        let width = of.heads.count * of.heads.head_dim;
+    fn attend(&self, of: &BatchAttention<'_>, share: Range<usize>, out: &mut Tensor) {
+        let heads = of.layer.heads;
+        let [queries, keys, _] = heads.columns();
+        let longest = of.offsets.windows(2).map(|bounds| bounds[1] - bounds[0]).max();
+        let biases = of.layer.bias.map(|bias| bias.biases(longest.unwrap_or(0)));
         let mut out = out.whole();
         for bounds in of.offsets.windows(2) {
             let here = bounds[0].max(of.own.start)..bounds[1].min(of.own.end);
@@ -167,17 +170,37 @@ impl Context {
             }
             let rows = here.start - of.own.start..here.end - of.own.start;
             let sequence = bounds[0]..bounds[1];
+            let values = of.keys + keys.len();
             let job = AttentionJob {
-                queries: rows_of(of.qkv, rows.clone(), 0..width),
-                keys: rows_of(of.all, sequence.clone(), of.keys..of.keys + width),
-                values: rows_of(of.all, sequence, of.keys + width..of.keys + 2 * width),
-                heads: of.heads,
+                queries: rows_of(of.qkv, rows.clone(), queries.clone()),
+                first_query: here.start - bounds[0],
+                keys: rows_of(of.all, sequence.clone(), of.keys..values),
+                values: rows_of(of.all, sequence, values..values + keys.len()),
+                heads,
                 share: share.clone(),
+                scale: of.layer.scale,
+                mask: of.layer.mask,
+                biases: biases.as_deref(),
                 rounded: self.rounded.get(),
             };
-            let out = out.part(rows, 0, width);
+            let out = out.part(rows, 0, queries.len());
             isa::attention(self.isa, &job, out, &mut self.attention.borrow_mut());
         }
+    }
+
+    /// Changes rows of a tensor in place. Of one that the members of a team have each for itself, all; of one that
+    /// they share, this member's.
+    fn change_rows(
+        &self,
+        x: &mut Tensor,
+        change: impl FnOnce(Range<usize>, &mut [f32]),
+    ) -> Result<()> {
+        let share = match &*self.part.borrow() {
+            Some(Part::Columns(member)) if x.is_shared() => member.share(x.rows()),
+            _ => 0..x.rows(),
+        };
+        change(share.clone(), x.rows_mut(share));
+        if x.is_shared() { self.meet() } else { Ok(()) }
     }
 }
 
@@ -212,17 +235,73 @@ impl Ops<Cpu> for Context {
         Ok(sums)
     }
 
-    fn layer_norm(&self, mut x: Tensor, norm: &load::Norm) -> Result<Tensor> {
-        let job = NormJob { weight: norm.weight(), bias: norm.bias(), epsilon: norm.epsilon };
-        expect("layer norm", (x.rows(), job.weight.len()), (x.rows(), x.width()))?;
-        if matches!(*self.part.borrow(), Some(Part::Columns(_))) {
-            // Of few rows each member has its own, which takes less time than to meet once more.
-            let mut own = self.pool.take(x.rows(), x.width());
-            own.rows_mut(0..x.rows()).copy_from_slice(&x);
-            x = own;
-        }
-        let rows = x.rows();
-        isa::layer_norm(self.isa, &job, x.rows_mut(0..rows));
+    fn tensor(&self, numbers: &[f32], width: usize) -> Result<Tensor> {
+        let rows = numbers.len() / width.max(1);
+        expect("tensor", (rows, rows * width), (rows, numbers.len()))?;
+        let mut tensor = self.pool.take(rows, width);
+        tensor.rows_mut(0..rows).copy_from_slice(numbers);
+        Ok(tensor)
+    }
+
+    fn copy(&self, x: &Tensor) -> Result<Tensor> {
+        // Members of a team have each its own: that takes less time than to meet once more.
+        let mut own = self.pool.take(x.rows(), x.width());
+        own.rows_mut(0..x.rows()).copy_from_slice(x);
+        Ok(own)
+    }
+
+    fn scale(&self, mut x: Tensor, factor: f32) -> Result<Tensor> {
+        self.change_rows(&mut x, |_, rows| rows.iter_mut().for_each(|x| *x *= factor))?;
+        Ok(x)
+    }
+
+    fn add(&self, mut a: Tensor, b: &Tensor) -> Result<Tensor> {
+        expect("add", (a.rows(), a.width()), (b.rows(), b.width()))?;
+        let width = a.width();
+        self.change_rows(&mut a, |share, rows| {
+            let others = &b[share.start * width..share.end * width];
+            rows.iter_mut().zip(others).for_each(|(a, b)| *a += b);
+        })?;
+        Ok(a)
+    }
+
+    fn norm(&self, x: Tensor, norm: &load::Norm) -> Result<Tensor> {
+        let job = norm.job();
+        expect("norm", (x.rows(), job.weight.len()), (x.rows(), x.width()))?;
+        // Of few rows each member of a team has its own, which takes less time than to meet once more.
+        let mut x = if x.is_shared() { self.copy(&x)? } else { x };
+        let (rows, width) = (x.rows(), x.width());
+        isa::norm(self.isa, &job, x.rows_mut(0..rows), width, 0..width);
+        Ok(x)
+    }
+
+    fn norm_heads(
+        &self,
+        mut x: Tensor,
+        columns: Range<usize>,
+        norm: &load::Norm,
+    ) -> Result<Tensor> {
+        let (job, width) = (norm.job(), x.width());
+        expect_heads("norm_heads", &columns, width, job.weight.len())?;
+        self.change_rows(&mut x, |_, rows| isa::norm(self.isa, &job, rows, width, columns))?;
+        Ok(x)
+    }
+
+    fn rotate(
+        &self,
+        mut x: Tensor,
+        columns: Range<usize>,
+        rope: &Rope,
+        positions: &[u32],
+    ) -> Result<Tensor> {
+        let width = x.width();
+        expect("rotate", (x.rows(), width), (positions.len(), width))?;
+        let last = positions.iter().max().map_or(0, |&position| position as usize);
+        let rotations = rope.rotations(last + 1);
+        expect_heads("rotate", &columns, width, 2 * rotations.half)?;
+        self.change_rows(&mut x, |share, rows| {
+            isa::rotate(self.isa, &rotations, &positions[share], rows, width, columns);
+        })?;
         Ok(x)
     }
 
@@ -240,6 +319,11 @@ impl Ops<Cpu> for Context {
                 let shape = (x.rows(), weight.out_features);
                 expect("linear's sum", shape, (other.rows(), other.width()))?;
                 Then::Add(other)
+            }
+            Epilogue::Multiply(other) => {
+                let shape = (x.rows(), weight.out_features);
+                expect("linear's product", shape, (other.rows(), other.width()))?;
+                Then::Multiply(other)
             }
         };
         let (columns, panels) = (weight.out_features, weight.out_features.div_ceil(PANELS));
@@ -259,22 +343,24 @@ impl Ops<Cpu> for Context {
         Ok(out)
     }
 
-    fn attention(&self, qkv: &Tensor, heads: Heads, offsets: &[usize]) -> Result<Tensor> {
-        let width = heads.count * heads.head_dim;
+    fn attention(&self, qkv: &Tensor, layer: &Attention<'_>, offsets: &[usize]) -> Result<Tensor> {
+        let heads = layer.heads;
+        let [queries, keys, values] = heads.columns();
         let tokens = offsets.last().copied().unwrap_or(0);
         if let Some(Part::Rows(member, own)) = &mut *self.part.borrow_mut() {
-            expect("attention", (own.len(), 3 * width), (qkv.rows(), qkv.width()))?;
-            let keys_and_values = rows_of(qkv, 0..own.len(), width..3 * width);
+            expect("attention", (own.len(), heads.width()), (qkv.rows(), qkv.width()))?;
+            let keys_and_values = rows_of(qkv, 0..own.len(), keys.start..values.end);
             let all = member.gather(tokens, own.clone(), keys_and_values)?;
-            let mut out = self.pool.take(own.len(), width);
-            let job = Attention { qkv, own: own.clone(), all: &all, keys: 0, heads, offsets };
-            self.attend(&job, 0..heads.count, &mut out);
+            let mut out = self.pool.take(own.len(), queries.len());
+            let of = BatchAttention { qkv, own: own.clone(), all: &all, keys: 0, layer, offsets };
+            self.attend(&of, 0..heads.count, &mut out);
             return Ok(out);
         }
-        expect("attention", (tokens, 3 * width), (qkv.rows(), qkv.width()))?;
-        let (mut out, share) = self.output(tokens, width, heads.count);
-        let job = Attention { qkv, own: 0..tokens, all: qkv, keys: width, heads, offsets };
-        self.attend(&job, share, &mut out);
+        expect("attention", (tokens, heads.width()), (qkv.rows(), qkv.width()))?;
+        let (mut out, share) = self.output(tokens, queries.len(), heads.count);
+        let keys = keys.start;
+        let of = BatchAttention { qkv, own: 0..tokens, all: qkv, keys, layer, offsets };
+        self.attend(&of, share, &mut out);
         self.meet()?;
         Ok(out)
     }
@@ -294,4 +380,15 @@ fn expect(operation: &str, expected: (usize, usize), found: (usize, usize)) -> R
         operation,
         format!("a tensor has shape {found:?}, the operation needs {expected:?}"),
     ))
+}
+
+/// The same for columns that should be whole heads.
+fn expect_heads(operation: &str, columns: &Range<usize>, width: usize, head: usize) -> Result<()> {
+    if columns.start <= columns.end
+        && columns.end <= width
+        && columns.len().is_multiple_of(head.max(1))
+    {
+        return Ok(());
+    }
+    Err(Error::config(operation, format!("columns {columns:?} of {width} are no heads of {head}")))
 }

@@ -1,4 +1,4 @@
-//! Operations on single rows: embedding sums and layer norm.
+//! Operations on single rows: embedding sums, norms and rotations.
 #![allow(unsafe_code)]
 
 use half::f16;
@@ -57,33 +57,62 @@ pub(super) fn add_table_row<S: Simd>(simd: S, table: TableData<'_>, row: usize, 
     }
 }
 
-/// `(x - mean) / sqrt(variance + epsilon) * weight + bias` in place.
+/// A normalisation's parameters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NormJob<'a> {
+    pub(super) weight: &'a [f32],
+    pub(super) bias: Option<&'a [f32]>,
+    pub(super) epsilon: f32,
+    /// Whether the mean is taken off.
+    pub(super) centred: bool,
+}
+
+/// `(x - mean) / sqrt(variance + epsilon) * weight + bias` in place; where the mean stays, the variance is the
+/// mean of squares.
 ///
 /// # Panics
 /// If the three differ in length.
 #[inline(always)]
-pub(super) fn layer_norm<S: Simd>(
-    simd: S,
-    x: &mut [f32],
-    weight: &[f32],
-    bias: &[f32],
-    epsilon: f32,
-) {
-    assert!(x.len() == weight.len() && x.len() == bias.len(), "layer norm width");
+pub(super) fn norm_row<S: Simd>(simd: S, x: &mut [f32], job: &NormJob<'_>) {
+    assert!(x.len() == job.weight.len(), "width of a norm");
+    assert!(job.bias.is_none_or(|bias| bias.len() == x.len()), "width of a norm's bias");
     let n = x.len() as f32;
-    let mean = simd.splat(sum_of_powers::<S, 1>(simd, x, simd.splat(0.0)) / n);
+    let zero = simd.splat(0.0);
+    let mean =
+        if job.centred { simd.splat(sum_of_powers::<S, 1>(simd, x, zero) / n) } else { zero };
     let variance = sum_of_powers::<S, 2>(simd, x, mean) / n;
-    let scale = simd.splat(1.0 / (variance + epsilon).sqrt());
-    for ((x, weight), bias) in x.chunks_mut(LANES).zip(weight.chunks(LANES)).zip(bias.chunks(LANES))
-    {
-        let n = x.len();
-        // SAFETY: the three chunks hold `n` ≤ 16 floats each, as their slices are of one length.
+    let scale = simd.splat((1.0 / f64::from(variance + job.epsilon).sqrt()) as f32);
+    for (i, x) in x.chunks_mut(LANES).enumerate() {
+        let (n, at) = (x.len(), i * LANES);
+        // SAFETY: `x`, weight and bias are of one length (checked above), and have `n` ≤ 16 floats from `at` on.
         unsafe {
             let centred = simd.sub(load_upto(simd, n, x.as_ptr()), mean);
-            let weight = load_upto(simd, n, weight.as_ptr());
-            let bias = load_upto(simd, n, bias.as_ptr());
+            let weight = load_upto(simd, n, job.weight[at..].as_ptr());
+            let bias = job.bias.map_or(zero, |bias| load_upto(simd, n, bias[at..].as_ptr()));
             let y = simd.mul_add(simd.mul(centred, scale), weight, bias);
             store_upto(simd, n, y, x.as_mut_ptr());
+        }
+    }
+}
+
+/// Rotates a head's first half against its second, by the cosines and sines of its position.
+///
+/// # Panics
+/// If the head is not twice as wide as each of these.
+#[inline(always)]
+pub(super) fn rotate_head<S: Simd>(simd: S, head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    assert!(cos.len() == sin.len() && head.len() == 2 * cos.len(), "width of a rotated head");
+    let (first, second) = head.split_at_mut(cos.len());
+    let angles = cos.chunks(LANES).zip(sin.chunks(LANES));
+    for ((x, y), (cos, sin)) in first.chunks_mut(LANES).zip(second.chunks_mut(LANES)).zip(angles) {
+        let n = x.len();
+        // SAFETY: the four chunks hold `n` ≤ 16 floats each, as their slices are of one length.
+        unsafe {
+            let (a, b) = (load_upto(simd, n, x.as_ptr()), load_upto(simd, n, y.as_ptr()));
+            let (cos, sin) = (load_upto(simd, n, cos.as_ptr()), load_upto(simd, n, sin.as_ptr()));
+            let minus_b = simd.sub(simd.splat(0.0), b);
+            store_upto(simd, n, simd.mul_add(minus_b, sin, simd.mul(a, cos)), x.as_mut_ptr());
+            store_upto(simd, n, simd.mul_add(a, sin, simd.mul(b, cos)), y.as_mut_ptr());
         }
     }
 }

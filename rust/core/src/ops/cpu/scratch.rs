@@ -70,6 +70,11 @@ impl Tensor {
         Self { memory: Memory::Shared(memory), rows, width }
     }
 
+    /// Whether other members of a team see it too.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.memory, Memory::Shared(_))
+    }
+
     pub(super) fn rows(&self) -> usize {
         self.rows
     }

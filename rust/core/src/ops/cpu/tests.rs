@@ -10,7 +10,7 @@ use super::isa::{self, Isa};
 use super::kernels::{AttentionJob, AttentionScratch, LinearJob, LinearScratch, NormJob, Then};
 use super::load::{self, Loader};
 use super::views::{Rows, RowsMut};
-use crate::ops::{Activation, Heads, LinearSpec, Load};
+use crate::ops::{Activation, Attention, DistanceBias, Heads, LinearSpec, Load, Mask, Rope};
 use crate::weights::DType;
 #[cfg(unix)]
 use crate::weights::map::MappedFile;
@@ -102,21 +102,29 @@ fn rounded(x: &[f32], width: usize, dtype: DType, isa: Isa) -> Vec<f64> {
     x.chunks(width).flat_map(|row| row.chunks(BLOCK).flat_map(round)).collect()
 }
 
-/// Attention in float64: `qkv` is `[tokens, 3 * count * head_dim]`.
-fn attended(qkv: &[f64], heads: Heads, offsets: &[usize]) -> Vec<f64> {
-    let Heads { count, head_dim } = heads;
-    let width = count * head_dim;
+/// Attention in float64: `qkv` is `[tokens, heads.width()]`.
+fn attended(qkv: &[f64], layer: &Attention<'_>, offsets: &[usize]) -> Vec<f64> {
+    let heads @ Heads { count, kv_count, head_dim } = layer.heads;
+    let columns = heads.columns();
     let at = |t: usize, part: usize, h: usize, d: usize| {
-        qkv[t * 3 * width + part * width + h * head_dim + d]
+        qkv[t * heads.width() + columns[part].start + h * head_dim + d]
     };
-    let mut expected = vec![0.0; qkv.len() / 3];
+    let width = count * head_dim;
+    let mut expected = vec![0.0; qkv.len() / heads.width() * width];
     for bounds in offsets.windows(2) {
+        let tokens = bounds[1] - bounds[0];
+        let biases = layer.bias.map(|bias| bias.biases(tokens));
         for (h, t) in (0..count).flat_map(|h| (bounds[0]..bounds[1]).map(move |t| (h, t))) {
-            let weights: Vec<f64> = (bounds[0]..bounds[1])
-                .map(|other| {
-                    let score: f64 =
-                        (0..head_dim).map(|d| at(t, 0, h, d) * at(other, 1, h, d)).sum();
-                    (score / (head_dim as f64).sqrt()).exp()
+            let kv = h / (count / kv_count);
+            let query = t - bounds[0];
+            let keys = layer.mask.keys(query, tokens);
+            let weights: Vec<f64> = (0..tokens)
+                .map(|key| {
+                    let products =
+                        (0..head_dim).map(|d| at(t, 0, h, d) * at(bounds[0] + key, 1, kv, d));
+                    let bias = biases.as_ref().map_or(0.0, |b| b.row(h, query, key..key + 1)[0]);
+                    let score = products.sum::<f64>() * f64::from(layer.scale) + f64::from(bias);
+                    if keys.contains(&key) { score.exp() } else { 0.0 }
                 })
                 .collect();
             let total: f64 = weights.iter().sum();
@@ -124,7 +132,7 @@ fn attended(qkv: &[f64], heads: Heads, offsets: &[usize]) -> Vec<f64> {
                 expected[t * width + h * head_dim + d] = weights
                     .iter()
                     .enumerate()
-                    .map(|(i, w)| w / total * at(bounds[0] + i, 2, h, d))
+                    .map(|(i, w)| w / total * at(bounds[0] + i, 2, kv, d))
                     .sum();
             }
         }
@@ -140,7 +148,7 @@ proptest! {
         rows in 0_usize..90,
         width in 1_usize..900,
         out in 1_usize..70,
-        kind in 0_usize..6,
+        kind in 0_usize..7,
         seed in 0_u64..1000,
     ) {
         let x = numbers(seed, rows * width);
@@ -152,6 +160,7 @@ proptest! {
             2 => (Then::Activate(Activation::Gelu), Some(&bias)),
             3 => (Then::Activate(Activation::GeluTanh), Some(&bias)),
             4 => (Then::Activate(Activation::Relu), Some(&bias)),
+            5 => (Then::Multiply(&other), None),
             _ => (Then::Activate(Activation::Silu), Some(&bias)),
         };
         for dtype in DTYPES {
@@ -176,6 +185,7 @@ proptest! {
                         Then::Nothing => sum,
                         Then::Activate(kind) => activation(kind, sum),
                         Then::Add(other) => sum + f64::from(other[i]),
+                        Then::Multiply(other) => sum * f64::from(other[i]),
                     }
                 }).collect();
                 // Scratch memory that has been used for more rows, and for numbers that are none.
@@ -198,6 +208,7 @@ proptest! {
                         x: &x[r * width..(r + 1) * width],
                         then: match then {
                             Then::Add(other) => Then::Add(&other[r * out..(r + 1) * out]),
+                            Then::Multiply(other) => Then::Multiply(&other[r * out..(r + 1) * out]),
                             then => then,
                         },
                         ..job
@@ -213,22 +224,31 @@ proptest! {
     #[test]
     fn attention_is_softmax_of_scores_times_values(
         lengths in prop::collection::vec(0_usize..90, 1..4),
-        count in 1_usize..4,
+        kv_count in 1_usize..3,
+        group in 1_usize..3,
         head_dim in 1_usize..70,
+        causal: bool,
+        window in prop::option::of(0_usize..40),
+        biased: bool,
         seed in 0_u64..1000,
     ) {
         let mut offsets = vec![0];
         for length in &lengths {
             offsets.push(offsets[offsets.len() - 1] + length);
         }
+        let count = kv_count * group;
+        let heads = Heads { count, kv_count, head_dim };
         let (tokens, width) = (offsets[lengths.len()], count * head_dim);
-        let qkv: Vec<f32> = numbers(seed, tokens * 3 * width).iter().map(|x| 3.0 * x).collect();
-        let heads = Heads { count, head_dim };
+        let qkv = numbers(seed, tokens * heads.width());
+        let qkv: Vec<f32> = qkv.iter().map(|x| 3.0 * x).collect();
+        let bias = DistanceBias::alibi(count);
+        let bias = biased.then_some(&bias);
+        let layer = Attention { mask: Mask { causal, window }, bias, ..Attention::of(heads) };
         let exact: Vec<f64> = qkv.iter().map(|&x| f64::from(x)).collect();
         let in_bfloat16: Vec<f64> = qkv.iter().map(|&x| bf16::from_f32(x).to_f64()).collect();
         for (isa, rounded) in Isa::available().into_iter().flat_map(|isa| [(isa, false), (isa, true)]) {
             let tiles = rounded && isa.name() == "amx";
-            let expected = attended(if tiles { &in_bfloat16 } else { &exact }, heads, &offsets);
+            let expected = attended(if tiles { &in_bfloat16 } else { &exact }, &layer, &offsets);
             // With tiles, each weight of a value up to 3 is rounded to 8 bits.
             let tolerance = if tiles { 7e-3 } else { 2e-5 };
             let scratch = &mut AttentionScratch::default();
@@ -238,9 +258,11 @@ proptest! {
             for (shares, parts) in [(1, 1), (2, 2), (3, 1), (1, 1)] {
                 let mut found = vec![f32::NAN; tokens * width];
                 for bounds in offsets.windows(2) {
-                    let sequence = Rows::new(&qkv, tokens, 3 * width, 3 * width)
+                    let sequence = Rows::new(&qkv, tokens, heads.width(), heads.width())
                         .rows(bounds[0]..bounds[1]);
-                    let part = |i: usize| sequence.columns(i * width, width);
+                    let [queries, keys, values] =
+                        heads.columns().map(|c| sequence.columns(c.start, c.len()));
+                    let biases = bias.map(|bias| bias.biases(sequence.count));
                     for i in 0..shares {
                         let share = i * count / shares..(i + 1) * count / shares;
                         let mut out = RowsMut::new(&mut found, tokens, width, width);
@@ -249,11 +271,15 @@ proptest! {
                         for p in 0..parts {
                             let rows = p * length / parts..(p + 1) * length / parts;
                             let job = AttentionJob {
-                                queries: part(0).rows(rows.clone()),
-                                keys: part(1),
-                                values: part(2),
+                                queries: queries.rows(rows.clone()),
+                                first_query: rows.start,
+                                keys,
+                                values,
                                 heads,
                                 share: share.clone(),
+                                scale: layer.scale,
+                                mask: layer.mask,
+                                biases: biases.as_deref(),
                                 rounded,
                             };
                             isa::attention(isa, &job, out.part(rows, 0, width), scratch);
@@ -268,30 +294,72 @@ proptest! {
     }
 
     #[test]
-    fn layer_norm_has_mean_zero_and_variance_one(
+    fn norms_are_those_of_their_definitions(
         rows in 0_usize..5,
         width in 1_usize..100,
+        pieces in 1_usize..4,
+        margin in 0_usize..20,
+        centred: bool,
+        biased: bool,
         shift in -3.0_f32..3.0,
         seed in 0_u64..1000,
     ) {
-        let x: Vec<f32> = numbers(seed, rows * width).iter().map(|x| x + shift).collect();
+        // Some columns in the middle of each row, in pieces, as the heads of queries are normalised.
+        let columns = margin..margin + pieces * width;
+        let stride = columns.end + margin;
+        let x: Vec<f32> = numbers(seed, rows * stride).iter().map(|x| x + shift).collect();
         let (weight, bias) = (numbers(seed + 1, width), numbers(seed + 2, width));
         let epsilon = 1e-3;
-        let expected: Vec<f64> = x.chunks(width).flat_map(|row| {
-            let n = width as f64;
-            let mean = row.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
-            let variance = row.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
-            let (weight, bias) = (&weight, &bias);
-            row.iter().enumerate().map(move |(i, &x)| {
-                (f64::from(x) - mean) / (variance + f64::from(epsilon)).sqrt() * f64::from(weight[i])
-                    + f64::from(bias[i])
-            }).collect::<Vec<_>>()
-        }).collect();
+        let mut expected: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+        for row in expected.chunks_mut(stride) {
+            for piece in row[columns.clone()].chunks_mut(width) {
+                let n = width as f64;
+                let mean = if centred { piece.iter().sum::<f64>() / n } else { 0.0 };
+                let variance = piece.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+                for (i, x) in piece.iter_mut().enumerate() {
+                    let normed = (*x - mean) / (variance + f64::from(epsilon)).sqrt();
+                    let bias = if biased { f64::from(bias[i]) } else { 0.0 };
+                    *x = normed * f64::from(weight[i]) + bias;
+                }
+            }
+        }
+        let bias = biased.then_some(&bias[..]);
+        let job = NormJob { weight: &weight, bias, epsilon, centred };
         for isa in Isa::available() {
             let mut found = x.clone();
-            let job = NormJob { weight: &weight, bias: &bias, epsilon };
-            isa::layer_norm(isa, &job, &mut found);
+            isa::norm(isa, &job, &mut found, stride, columns.clone());
             assert_close(isa, &found, &expected, 5e-5);
+        }
+    }
+
+    #[test]
+    fn heads_are_rotated_by_their_position(
+        positions in prop::collection::vec(0_u32..300, 0..5),
+        half in 1_usize..40,
+        heads in 1_usize..4,
+        margin in 0_usize..20,
+        seed in 0_u64..1000,
+    ) {
+        let columns = margin..margin + heads * 2 * half;
+        let stride = columns.end + margin;
+        let x = numbers(seed, positions.len() * stride);
+        let rotations = Rope::new(10_000.0, 2 * half).rotations(300);
+        let mut expected: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+        for (row, &position) in expected.chunks_mut(stride).zip(&positions) {
+            for head in row[columns.clone()].chunks_mut(2 * half) {
+                for i in 0..half {
+                    let angle = f64::from(position)
+                        * 10_000.0_f64.powf(-(i as f64) / half as f64);
+                    let (a, b) = (head[i], head[i + half]);
+                    head[i] = a * angle.cos() - b * angle.sin();
+                    head[i + half] = b * angle.cos() + a * angle.sin();
+                }
+            }
+        }
+        for isa in Isa::available() {
+            let mut found = x.clone();
+            isa::rotate(isa, &rotations, &positions, &mut found, stride, columns.clone());
+            assert_close(isa, &found, &expected, 1e-4);
         }
     }
 

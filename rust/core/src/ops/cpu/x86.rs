@@ -380,12 +380,13 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn quotient(self, a: Self::V, b: Self::V) -> Self::V {
         // A division takes 16 cycles in which nothing else can be divided: an estimate of 14 bits,
-        // improved once by Newton's method. (AVX2's estimate is not the same on all processors.)
+        // and what it leaves divided in the same way. (AVX2's estimate is not the same on all processors.)
         // SAFETY: see above.
         unsafe {
             let near = _mm512_rcp14_ps(b);
-            let two = _mm512_set1_ps(2.0);
-            _mm512_mul_ps(a, _mm512_mul_ps(near, _mm512_fnmadd_ps(b, near, two)))
+            let quotient = _mm512_mul_ps(a, near);
+            let rest = _mm512_fnmadd_ps(quotient, b, a);
+            _mm512_fmadd_ps(rest, near, quotient)
         }
     }
 

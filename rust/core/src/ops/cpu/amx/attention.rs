@@ -5,7 +5,7 @@
 
 use std::arch::x86_64::*;
 
-use super::super::attention::{AttentionJob, softmax_without_division};
+use super::super::attention::AttentionJob;
 use super::super::simd::{LANES, Simd};
 use super::super::views::RowsMut;
 use super::bfloat16::rounded;
@@ -44,24 +44,29 @@ pub(in super::super) fn attention<S: Simd>(
     if tokens == 0 {
         return;
     }
-    let scale = std::f32::consts::LOG2_E / (dim as f32).sqrt();
     let mut tiles = amx.tiles();
     let sizes =
         Sizes { tokens, dim, key_steps: dim.div_ceil(STEP), value_steps: tokens.div_ceil(STEP) };
     scratch.reserve(sizes);
-    for head in job.share.clone().map(|head| head * dim) {
-        pack_keys(job.keys.columns(head, dim).iter(), sizes, &mut scratch.keys);
-        pack_values(&job.values.columns(head, dim).iter(), sizes, &mut scratch.values);
+    let mut packed = None;
+    for head in job.share.clone() {
+        let kv_head = job.kv_head(head);
+        if packed.replace(kv_head) != Some(kv_head) {
+            let (keys, values) =
+                (job.keys.columns(kv_head * dim, dim), job.values.columns(kv_head * dim, dim));
+            pack_keys(keys.iter(), sizes, &mut scratch.keys);
+            pack_values(&values.iter(), sizes, &mut scratch.values);
+        }
         for first in (0..out.count).step_by(QUERIES) {
             let count = (out.count - first).min(QUERIES);
-            let queries = job.queries.rows(first..first + count).columns(head, dim);
+            let queries = job.queries.rows(first..first + count).columns(head * dim, dim);
             pack_rows(queries.iter(), sizes.key_steps, &mut scratch.queries);
             scratch.score(&mut tiles, sizes);
             let mut sums = [0.0; QUERIES];
             for (row, sum) in sums[..count].iter_mut().enumerate() {
-                *sum = scratch.softmax_without_division(simd, row, sizes, scale);
+                *sum = scratch.softmax_without_division(simd, job, head, (first, row), sizes);
             }
-            let mut out = out.part(first..first + count, head, dim);
+            let mut out = out.part(first..first + count, head * dim, dim);
             scratch.weigh(&mut tiles, sizes, |column, block: &Block<f32>| {
                 for (row, (block, sum)) in block.0[..count].iter().zip(sums).enumerate() {
                     for c in (column..dim.min(column + 2 * LANES)).step_by(LANES) {
@@ -129,18 +134,18 @@ impl Scratch {
         }
     }
 
-    /// Makes a row of scores a row of weights, `2^(scale * (score - largest))`, and returns their sum.
+    /// Makes a row of scores, that of query `first + row`, a row of weights and returns their sum.
     #[inline(always)]
     fn softmax_without_division<S: Simd>(
         &mut self,
         simd: S,
-        row: usize,
+        job: &AttentionJob<'_>,
+        head: usize,
+        (first, row): (usize, usize),
         sizes: Sizes,
-        scale: f32,
     ) -> f32 {
         let scores = &mut self.scores[row * sizes.score_stride()..][..sizes.value_steps * STEP];
-        scores[sizes.tokens..].fill(f32::NEG_INFINITY);
-        let sum = softmax_without_division(simd, scores, scale);
+        let sum = job.softmax_without_division(simd, head, first + row, scores);
         let (line, tiles) =
             (row % TILE_ROWS, &mut self.weights[row / TILE_ROWS * sizes.value_steps..]);
         for (weights, tile) in scores.as_chunks::<STEP>().0.iter().zip(tiles) {
