@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import Command
+from commands import HF, Command
 from numpy.typing import NDArray
 
 from arrowembed.errors import InvalidArgumentError, ModelNotFoundError
@@ -160,6 +160,16 @@ def test_onnxruntime_needs_a_model_and_a_known_pooling(
     config |= {"pooling_mode_cls_token": False, "pooling_mode_max_tokens": True}
     (folder / "1_Pooling" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(InvalidArgumentError, match="max"):
+        peers.load("onnxruntime", str(folder))
+
+
+def test_onnxruntime_is_not_compared_behind_dense_modules(
+    copy_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder: Path = copy_of(HF / "gemma3-embedding")
+    (folder / "model.onnx").touch()
+    monkeypatch.setitem(sys.modules, "onnxruntime", _OnnxRuntime("onnxruntime"))
+    with pytest.raises(InvalidArgumentError, match="Dense"):
         peers.load("onnxruntime", str(folder))
 
 

@@ -139,6 +139,12 @@ def test_agreement_keeps_small_angles() -> None:
     assert result.max_abs_difference == 1
 
 
+def test_agreement_of_texts_without_tokens() -> None:
+    zero, other = np.zeros((1, 2)), np.array([[1.0, 0.0]])
+    assert agreement(zero, zero).worst == 0
+    assert agreement(zero, other).worst == 0.5
+
+
 def test_against_a_package_that_is_not_there(bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(MissingDependencyError, match="pip install sentence-transformers"):

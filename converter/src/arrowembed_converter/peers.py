@@ -79,6 +79,8 @@ class OnnxRuntime:
             raise InvalidArgumentError(
                 f"onnxruntime is compared for mean and cls pooling, not {self._settings.pooling}"
             )
+        if "Dense" in self._settings.after_pooling:
+            raise InvalidArgumentError("onnxruntime is compared for models without Dense modules")
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
         self._tokenizer.enable_padding()
         self._tokenizer.enable_truncation(self._settings.max_seq_length)

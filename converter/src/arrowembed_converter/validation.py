@@ -204,7 +204,9 @@ def read_texts(path: Path) -> list[str]:
 
 
 def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    unit: NDArray[np.float64] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    # A text without tokens has the vector zero, which stays.
+    unit: NDArray[np.float64] = vectors / np.where(lengths == 0, 1, lengths)
     return unit
 
 
