@@ -55,6 +55,8 @@ class EngineInfo(TypedDict):
     """In which numbers matrices are multiplied."""
     num_threads: int
     hidden_size: int
+    embedding_size: int
+    """Length of a vector: the hidden size, or what dense layers behind the pooling make of it."""
     num_hidden_layers: int
     num_parameters: int
     vocab_size: int

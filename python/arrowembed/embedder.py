@@ -130,8 +130,8 @@ class Embedder:
         self._metadata: dict[str, Any] = json.loads(self._engine.metadata())
         self._prompts: dict[str, str] = {**self._metadata.get("prompts", {}), **(prompts or {})}
         self._default_prompt_name = default_prompt_name or self._metadata.get("default_prompt_name")
-        self._hidden_size = self._engine.info()["hidden_size"]
-        self._truncate_dim = _checked_dim(truncate_dim, self._hidden_size)
+        self._embedding_size = self._engine.info()["embedding_size"]
+        self._truncate_dim = _checked_dim(truncate_dim, self._embedding_size)
         self._warned_of_truncation = False
         if self._default_prompt_name is not None:
             self._named_prompt(self._default_prompt_name)
@@ -442,7 +442,7 @@ class Embedder:
     @property
     def dimension(self) -> int:
         """Length of the vectors that `encode` gives."""
-        return self._truncate_dim or self._hidden_size
+        return self._truncate_dim or self._embedding_size
 
     def get_sentence_embedding_dimension(self) -> int:
         """`dimension`, under its name in sentence-transformers."""
@@ -523,7 +523,7 @@ class Embedder:
     def _dim(self, truncate_dim: int | None) -> int | None:
         if truncate_dim is None:
             return self._truncate_dim
-        return _checked_dim(truncate_dim, self._hidden_size)
+        return _checked_dim(truncate_dim, self._embedding_size)
 
     def _vectors(self, value: Texts | ArrayLike) -> ArrayLike:
         if is_texts(value):
@@ -552,10 +552,10 @@ def _reopen(name: str, path: str, settings: dict[str, Any]) -> Embedder:
     return Embedder(name, **settings)
 
 
-def _checked_dim(truncate_dim: int | None, hidden_size: int) -> int | None:
-    if truncate_dim is not None and not 1 <= truncate_dim <= hidden_size:
+def _checked_dim(truncate_dim: int | None, embedding_size: int) -> int | None:
+    if truncate_dim is not None and not 1 <= truncate_dim <= embedding_size:
         raise InvalidArgumentError(
-            f"truncate_dim: {truncate_dim}; expected 1 to {hidden_size}, the model's dimension"
+            f"truncate_dim: {truncate_dim}; expected 1 to {embedding_size}, the model's dimension"
         )
     return truncate_dim
 

@@ -255,6 +255,7 @@ impl Engine {
             compute: self.compute,
             num_threads: threads::num_threads()?,
             dimensions: self.dimensions,
+            embedding_size: self.metadata.embedding_size(self.dimensions.hidden_size),
             num_parameters: self.file.num_parameters,
             max_seq_length: self.max_seq_length(),
             dtypes: self.file.dtypes.clone(),

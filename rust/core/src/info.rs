@@ -29,6 +29,8 @@ pub struct EngineInfo {
     pub num_threads: usize,
     /// Sizes of the architecture.
     pub dimensions: Dimensions,
+    /// Length of a vector: the hidden size, or what the dense layers behind the pooling make of it.
+    pub embedding_size: usize,
     /// Numbers in all tensors.
     pub num_parameters: usize,
     /// Longest input in tokens.
