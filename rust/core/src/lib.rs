@@ -40,6 +40,7 @@ pub(crate) mod error;
 #[cfg(test)]
 mod fixtures;
 pub(crate) mod folder;
+pub(crate) mod gguf;
 pub(crate) mod hf;
 pub(crate) mod info;
 pub(crate) mod metadata;
