@@ -2,7 +2,8 @@
 //!
 //! [`file`] maps a file, [`parts`] finds the others of its model; [`metadata`], their [`values`] and
 //! [`tensors`] are what the header says, read by a [`cursor`] that trusts nothing. [`types`] are the
-//! element types, [`quants`] and [`k_quants`] expand their blocks to floats.
+//! element types, [`quants`] and [`k_quants`] expand their blocks to floats. [`tokenizer`] rebuilds
+//! the tokenizer that the metadata describe.
 
 #![allow(dead_code)]
 
@@ -13,6 +14,7 @@ pub(crate) mod metadata;
 mod parts;
 pub(crate) mod quants;
 pub(crate) mod tensors;
+pub(crate) mod tokenizer;
 pub(crate) mod types;
 pub(crate) mod values;
 
