@@ -63,6 +63,10 @@ pub(crate) mod weights;
 #[doc(hidden)]
 pub use ops::cpu::measure;
 
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use gguf::read_for_fuzzing;
+
 pub use cache::{CacheInfo, CacheLimits};
 pub use compute::Compute;
 pub use context::{Context, isa};
