@@ -214,6 +214,16 @@ fn flags_and_ids_decide_what_is_around_a_text() {
 }
 
 #[test]
+fn a_mask_is_found_by_its_text() {
+    let writer = small("gpt2", &["<s>", "</s>", "<mask>", "a", "Ġ"], &[3, 3, 3, 1, 1])
+        .strings("tokenizer.ggml.merges", &[])
+        .string("tokenizer.ggml.pre", "roberta-bpe")
+        .u32("tokenizer.ggml.bos_token_id", 0)
+        .u32("tokenizer.ggml.eos_token_id", 1);
+    assert_eq!(ids(&build_from(&writer).unwrap(), "a <mask> a"), [0, 3, 2, 4, 3, 1]);
+}
+
+#[test]
 fn models_of_llama_begin_with_a_space() {
     let tokens = ["<unk>", "<s>", "</s>", "<0x41>", "▁", "a", "b", "▁a", "ab", "▁ab", "x  y"];
     let kinds = [2, 3, 3, 6, 1, 1, 1, 1, 1, 1, 4];

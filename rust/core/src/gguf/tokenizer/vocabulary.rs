@@ -71,6 +71,9 @@ impl<'a> Vocabulary<'a> {
             let id = metadata.unsigned(&format!("tokenizer.ggml.{name}_token_id"))?;
             Ok(id.filter(|&id| id < tokens.len()).map(|id| id as u32))
         };
+        // Not all files name the mask, which takes the space before it where it is found.
+        let find = |text: &str| tokens.iter().position(|token| token == text).map(|id| id as u32);
+        let mask = id("mask")?.or_else(|| find("<mask>")).or_else(|| find("[MASK]"));
         Ok(Self {
             bos: id("bos")?,
             eos: id("eos")?,
@@ -78,7 +81,7 @@ impl<'a> Vocabulary<'a> {
             // The format has it misspelt.
             separator: id("seperator")?.or(id("separator")?),
             class: id("cls")?,
-            mask: id("mask")?,
+            mask,
             padding: id("padding")?,
             metadata,
             tokens,
