@@ -41,6 +41,7 @@ pub(crate) mod error;
 #[cfg(test)]
 mod fixtures;
 pub(crate) mod folder;
+pub(crate) mod gguf;
 pub(crate) mod hf;
 pub(crate) mod info;
 pub(crate) mod metadata;
@@ -62,6 +63,10 @@ pub(crate) mod weights;
 #[cfg(feature = "measure")]
 #[doc(hidden)]
 pub use ops::cpu::measure;
+
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use gguf::read_for_fuzzing;
 
 pub use cache::{CacheInfo, CacheLimits};
 pub use compute::Compute;
