@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::folder::FolderInTheMaking;
 use crate::hf::name_of;
 use crate::metadata::{FORMAT_VERSION, Metadata, Source, tool};
-use crate::open::{SourceModel, missing_tokenizer};
+use crate::open::{SourceModel, TokenizerSource};
 use crate::weights::embedded::hex;
 use crate::weights::pack::{Planned, plan_packed, plan_row_major};
 use crate::weights::write::{WeightsFile, WeightsWriter};
@@ -191,7 +191,9 @@ pub fn convert(
 ) -> Result<ConversionReport> {
     // First of all: nothing is computed for a target that cannot be written.
     let folder = FolderInTheMaking::new(target)?;
-    let SourceModel { mut metadata, weights, files, tokenizer_folder } = SourceModel::open(source)?;
+    let model = SourceModel::open(source)?;
+    let tokenizer = model.tokenizer()?;
+    let SourceModel { mut metadata, weights, files, tokenizer_folder } = model;
     let weights = weights.source();
     let planned = match options.arrangement {
         Arrangement::Packed => plan_packed(&metadata, weights)?,
@@ -213,7 +215,7 @@ pub fn convert(
         metadata.name = name_of(target);
     }
 
-    copy_tokenizer(&tokenizer_folder, &folder)?;
+    write_tokenizer(tokenizer, &tokenizer_folder, &folder)?;
     folder.write("metadata.json", metadata.to_json()?.as_bytes())?;
     let path = folder.path().join(options.format.file_name());
     let target_file = WeightsFile {
@@ -292,12 +294,17 @@ pub(crate) fn write_weights(
     Ok((writer.finish()?, reports))
 }
 
-/// Copies the tokenizer as it is, once it is known to be one.
-fn copy_tokenizer(from: &Path, to: &FolderInTheMaking) -> Result<()> {
-    let tokenizer = from.join("tokenizer.json");
-    if !tokenizer.is_file() {
-        return Err(missing_tokenizer(&tokenizer));
-    }
+/// Copies the tokenizer as it is, once it is known to be one, or writes the one that was built.
+fn write_tokenizer(source: TokenizerSource, from: &Path, to: &FolderInTheMaking) -> Result<()> {
+    let tokenizer = match source {
+        TokenizerSource::File(path) => path,
+        TokenizerSource::Built(built) => {
+            let json = built
+                .to_string(false)
+                .map_err(|e| Error::Tokenizer { reason: format!("the vocabulary: {e}") })?;
+            return to.write("tokenizer/tokenizer.json", json.as_bytes());
+        }
+    };
     let bytes = std::fs::read(&tokenizer).map_err(Error::io(&tokenizer))?;
     Tokenizer::from_bytes(&bytes)
         .map_err(|e| Error::Tokenizer { reason: format!("{}: {e}", tokenizer.display()) })?;

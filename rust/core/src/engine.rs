@@ -93,7 +93,7 @@ impl Engine {
         Ok(Self {
             model: context::load(&device, &metadata, &*opened.weights, opened.compute)?,
             tokenizer: Tokenizer::open(
-                &opened.tokenizer,
+                opened.tokenizer,
                 dimensions.vocab_size,
                 limit,
                 metadata.do_lower_case,

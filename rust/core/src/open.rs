@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::compute::Compute;
 use crate::error::{Error, Result};
+use crate::gguf::model::GgufModel;
 use crate::hf::{self, HfFolder};
 use crate::metadata::Metadata;
 use crate::unpack;
@@ -31,8 +32,7 @@ pub(crate) struct OpenOptions {
 /// A model whose weights are mapped and packed.
 pub(crate) struct OpenModel {
     pub(crate) metadata: Metadata,
-    /// The `tokenizer.json`.
-    pub(crate) tokenizer: PathBuf,
+    pub(crate) tokenizer: TokenizerSource,
     pub(crate) weights: Arc<dyn TensorSource>,
     /// The file that is mapped.
     pub(crate) path: PathBuf,
@@ -41,22 +41,28 @@ pub(crate) struct OpenModel {
     pub(crate) compute: Compute,
 }
 
-/// Opens a model folder, a model file, a Hugging Face folder or a safetensors file in one.
+/// Where a tokenizer comes from.
+pub(crate) enum TokenizerSource {
+    /// A `tokenizer.json`, which is there.
+    File(PathBuf),
+    /// The vocabulary of a GGUF file.
+    Built(Box<tokenizers::Tokenizer>),
+}
+
+/// Opens a model folder, a model file, a Hugging Face folder, a safetensors file in one, or a GGUF file.
 ///
 /// # Errors
 /// [`Error::ModelNotFound`] if there is none of these at the path, and whatever may be wrong with it.
 pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<OpenModel> {
     let model = SourceModel::open(path)?;
-    let tokenizer = model.tokenizer_folder.join("tokenizer.json");
-    if !tokenizer.is_file() {
-        return Err(missing_tokenizer(&tokenizer));
-    }
-    if options.verify && !matches!(model.weights, Weights::Safetensors(_)) {
+    let tokenizer = model.tokenizer()?;
+    let checksums = matches!(model.weights, Weights::Arrow(_) | Weights::Parquet(_));
+    if options.verify && checksums {
         model.verify(&mut |_, _| ControlFlow::Continue(()))?;
     }
     let SourceModel { metadata, weights, files, .. } = model;
     let mut dtype = options.compute.and_then(|compute| compute.dtype_for(weights.compute()));
-    if matches!(weights, Weights::Safetensors(_)) {
+    if !checksums {
         // Exact whatever the checkpoint was saved in; who wants less converts it.
         dtype = dtype.or(Some(DType::Float32));
     }
@@ -85,7 +91,7 @@ pub(crate) struct SourceModel {
     pub(crate) weights: Weights,
     /// The files that hold the weights.
     pub(crate) files: Vec<PathBuf>,
-    /// Where `tokenizer.json` and `tokenizer_config.json` should be.
+    /// Where `tokenizer.json` and `tokenizer_config.json` should be; a GGUF file may do without.
     pub(crate) tokenizer_folder: PathBuf,
 }
 
@@ -94,6 +100,7 @@ pub(crate) enum Weights {
     Arrow(ArrowFile),
     Parquet(ParquetFile),
     Safetensors(SafetensorsFiles),
+    Gguf(Box<GgufModel>),
 }
 
 impl Weights {
@@ -102,6 +109,7 @@ impl Weights {
             Self::Arrow(file) => file,
             Self::Parquet(file) => file,
             Self::Safetensors(files) => files,
+            Self::Gguf(model) => &**model,
         }
     }
 
@@ -110,7 +118,7 @@ impl Weights {
         match self {
             Self::Arrow(file) => file.compute(),
             Self::Parquet(file) => file.compute(),
-            Self::Safetensors(_) => Compute::Float32,
+            Self::Safetensors(_) | Self::Gguf(_) => Compute::Float32,
         }
     }
 
@@ -119,7 +127,7 @@ impl Weights {
         match self {
             Self::Arrow(file) => file.metadata(),
             Self::Parquet(file) => file.metadata(),
-            Self::Safetensors(_) => None,
+            Self::Safetensors(_) | Self::Gguf(_) => None,
         }
     }
 }
@@ -152,8 +160,9 @@ impl SourceModel {
         match path.extension().and_then(|extension| extension.to_str()) {
             Some("arrow" | "parquet") => Self::open_model_file(path),
             Some("safetensors") => Self::open_hf_folder(folder_of(path)),
+            Some("gguf") => Self::open_gguf(path),
             _ => Err(not_found(
-                "it is not a folder, and its name does not end in .arrow, .parquet or .safetensors",
+                "it is not a folder, and its name does not end in .arrow, .parquet, .safetensors or .gguf",
             )),
         }
     }
@@ -185,6 +194,26 @@ impl SourceModel {
         })
     }
 
+    fn open_gguf(path: &Path) -> Result<Self> {
+        let (model, metadata) = GgufModel::open(path)?;
+        Ok(Self {
+            metadata,
+            files: model.paths(),
+            weights: Weights::Gguf(Box::new(model)),
+            tokenizer_folder: folder_of(path).to_owned(),
+        })
+    }
+
+    /// A `tokenizer.json` in its place, or else what a GGUF file says itself.
+    pub(crate) fn tokenizer(&self) -> Result<TokenizerSource> {
+        let path = self.tokenizer_folder.join("tokenizer.json");
+        match &self.weights {
+            _ if path.is_file() => Ok(TokenizerSource::File(path)),
+            Weights::Gguf(model) => Ok(TokenizerSource::Built(Box::new(model.tokenizer()?))),
+            _ => Err(missing_tokenizer(&path)),
+        }
+    }
+
     fn open_hf_folder(folder: &Path) -> Result<Self> {
         let HfFolder { metadata, weights: mut files, dense, tokenizer_folder } =
             hf::read_folder(folder)?;
@@ -205,9 +234,9 @@ impl SourceModel {
         match &self.weights {
             Weights::Arrow(file) => file.verify(progress),
             Weights::Parquet(file) => file.verify(progress),
-            Weights::Safetensors(_) => Err(Error::invalid_file(
+            Weights::Safetensors(_) | Weights::Gguf(_) => Err(Error::invalid_file(
                 self.files.first().map_or(Path::new(""), PathBuf::as_path),
-                "safetensors files have no checksums; only converted models can be verified",
+                "it has no checksums; only converted models can be verified",
             )),
         }
     }
@@ -222,7 +251,7 @@ fn folder_of(path: &Path) -> &Path {
 }
 
 /// The error for a model without `tokenizer.json`.
-pub(crate) fn missing_tokenizer(path: &Path) -> Error {
+fn missing_tokenizer(path: &Path) -> Error {
     Error::Tokenizer {
         reason: format!(
             "there is no {}; for a Hugging Face model, \

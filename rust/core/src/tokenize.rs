@@ -11,6 +11,7 @@ use std::path::Path;
 use tokenizers::{Encoding, TruncationDirection};
 
 use crate::error::{Error, Result};
+use crate::open::TokenizerSource;
 
 /// A text as the model reads it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,21 +40,29 @@ pub(crate) struct Tokenizer {
     limit: usize,
 }
 
+/// Reads a `tokenizer.json`.
+fn read(path: &Path) -> Result<tokenizers::Tokenizer> {
+    let json = std::fs::read(path).map_err(Error::io(path))?;
+    let invalid = |reason| Error::Tokenizer { reason: format!("{}: {reason}", path.display()) };
+    // First of all, because `tokenizers` panics on some of what is no JSON.
+    serde_json::from_slice::<serde::de::IgnoredAny>(&json).map_err(|e| invalid(e.to_string()))?;
+    guarded(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(invalid)
+}
+
 impl Tokenizer {
-    /// Reads a `tokenizer.json`. Ids are below `vocab_size`, texts are cut to `limit` tokens and
-    /// lower-cased beforehand where `lower_case` says so.
+    /// Ids are below `vocab_size`, texts are cut to `limit` tokens and lower-cased beforehand where
+    /// `lower_case` says so.
     pub(crate) fn open(
-        path: &Path,
+        source: TokenizerSource,
         vocab_size: usize,
         limit: usize,
         lower_case: bool,
     ) -> Result<Self> {
-        let json = std::fs::read(path).map_err(Error::io(path))?;
-        let invalid = |reason| Error::Tokenizer { reason: format!("{}: {reason}", path.display()) };
-        // First of all, because `tokenizers` panics on some of what is no JSON.
-        serde_json::from_slice::<serde::de::IgnoredAny>(&json)
-            .map_err(|e| invalid(e.to_string()))?;
-        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&json)).map_err(invalid)?;
+        let (mut inner, origin) = match source {
+            TokenizerSource::File(path) => (read(&path)?, path.display().to_string()),
+            TokenizerSource::Built(built) => (*built, "the vocabulary".to_owned()),
+        };
+        let invalid = |reason| Error::Tokenizer { reason: format!("{origin}: {reason}") };
         let direction =
             inner.get_truncation().map_or(TruncationDirection::Right, |baked| baked.direction);
         inner.with_padding(None);
@@ -185,7 +194,7 @@ mod tests {
 
     fn open(model: &str, limit: usize) -> Tokenizer {
         let path = data(&format!("hf/{model}/tokenizer.json"));
-        Tokenizer::open(&path, 1 << 24, limit, false).unwrap()
+        Tokenizer::open(TokenizerSource::File(path.clone()), 1 << 24, limit, false).unwrap()
     }
 
     #[test]
@@ -224,7 +233,7 @@ mod tests {
     #[test]
     fn lower_case_is_applied_before_tokenization() {
         let path = data("hf/bert-mean/tokenizer.json");
-        let lower = Tokenizer::open(&path, 1 << 24, 48, true).unwrap();
+        let lower = Tokenizer::open(TokenizerSource::File(path.clone()), 1 << 24, 48, true).unwrap();
         let cased = open("bert-mean", 48);
         assert_eq!(
             lower.encode("", "UPPER Lower", 0).unwrap(),
@@ -237,7 +246,7 @@ mod tests {
         let path = data("hf/bert/tokenizer.json");
         let known = open("bert", 48).encode("", "Hello world", 0).unwrap().ids;
         let largest = known.iter().max().unwrap();
-        let tokenizer = Tokenizer::open(&path, *largest as usize, 48, false).unwrap();
+        let tokenizer = Tokenizer::open(TokenizerSource::File(path.clone()), *largest as usize, 48, false).unwrap();
         assert!(tokenizer.encode("", "", 0).is_ok());
         let error = tokenizer.encode("", "Hello world", 7).unwrap_err();
         assert_eq!(error.code(), "tokenizer");
@@ -257,7 +266,7 @@ mod tests {
     fn what_is_not_a_tokenizer_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("tokenizer.json");
-        let open = || Tokenizer::open(&missing, 10, 10, false).map(drop).unwrap_err();
+        let open = || Tokenizer::open(TokenizerSource::File(missing.clone()), 10, 10, false).map(drop).unwrap_err();
         assert_eq!(open().code(), "io");
         for bad in ["", "{}", "[1, 2]", "{\"version\": \"1.0\", \"model\": {\"type\": \"X\"}}"] {
             std::fs::write(&missing, bad).unwrap();

@@ -10,7 +10,7 @@ use std::path::Path;
 use arrowembed::{
     CacheLimits, Compute, ConvertOptions, EncodeOptions, Engine, convert, set_num_threads,
 };
-use common::{bits, expected, largest_difference, model, texts};
+use common::{array, bits, expected, largest_difference, model, texts};
 
 const FIXTURES: [&str; 13] = [
     "bert",
@@ -159,6 +159,71 @@ fn converted_models_keep_their_vectors() {
                 let cosine = if lengths == 0.0 { 1.0 } else { dot(found, wanted) / lengths };
                 assert!(cosine > least, "{name}, {dtype}, {layout}, text {i}: {cosine}");
             }
+        }
+    }
+}
+
+fn gguf(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/gguf").join(name)
+}
+
+#[test]
+fn gguf_files_of_floats_have_the_vectors_of_hugging_face() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut files = 0;
+    for name in FIXTURES {
+        for kind in ["F32", "F16"] {
+            let path = gguf(&format!("{name}-{kind}.gguf"));
+            if !path.is_file() {
+                continue;
+            }
+            files += 1;
+            let all = texts(name);
+            let limit = all.max_seq_length;
+            let builder = Engine::builder().cache(CacheLimits::OFF).cache_dir(cache.path());
+            let engine = builder.max_seq_length(limit).open(&path).unwrap();
+            let tokens = engine.tokenize(&all.texts, &EncodeOptions::new(), None).unwrap();
+            for (i, tokens) in tokens.iter().enumerate() {
+                assert_eq!(tokens.ids, all.input_ids[i], "{name}-{kind}: tokens of text {i}");
+            }
+            let vectors = engine.encode(&all.texts).unwrap();
+            let difference =
+                largest_difference(vectors.as_slice(), &expected_vectors(name, "embeddings"));
+            assert!(difference < 2e-6, "{name}-{kind}: {difference}");
+        }
+    }
+    assert_eq!(files, 14);
+}
+
+#[test]
+fn gguf_files_of_blocks_have_the_vectors_of_what_they_hold() {
+    let cache = tempfile::tempdir().unwrap();
+    for (model, kinds) in [
+        ("bert-256", &["Q4_0", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0"][..]),
+        ("qwen2-256", &["Q4_0", "Q4_K_M", "Q8_0"]),
+    ] {
+        for kind in kinds {
+            let record = std::fs::read(gguf(&format!("{model}-{kind}.json"))).unwrap();
+            let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+            let texts: Vec<String> = serde_json::from_value(record["texts"].clone()).unwrap();
+            let ids: Vec<Vec<u32>> =
+                serde_json::from_value(record["hf_token_ids"].clone()).unwrap();
+            let longest = ids.iter().map(Vec::len).max().unwrap();
+            let builder = Engine::builder().cache(CacheLimits::OFF).cache_dir(cache.path());
+            let path = gguf(&format!("{model}-{kind}.gguf"));
+            let engine = builder.max_seq_length(longest).open(&path).unwrap();
+            let tokens = engine.tokenize(&texts, &EncodeOptions::new(), None).unwrap();
+            for (i, tokens) in tokens.iter().enumerate() {
+                assert_eq!(tokens.ids, ids[i], "{model}-{kind}: tokens of text {i}");
+            }
+            let vectors = engine.encode(&texts).unwrap();
+            let expected: Vec<f32> =
+                array(&gguf(&format!("{model}-{kind}.npz")), "dequant_embeddings")
+                    .iter()
+                    .map(|&x| if x.is_nan() { 0.0 } else { x })
+                    .collect();
+            let difference = largest_difference(vectors.as_slice(), &expected);
+            assert!(difference < 2e-6, "{model}-{kind}: {difference}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Opening GGUF files, whole or in parts.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_buffer::Buffer;
@@ -11,7 +11,7 @@ use super::metadata::Metadata;
 use super::parts::Parts;
 use super::tensors::{Entries, GgufTensor};
 use crate::error::{Error, Result};
-use crate::weights::map::{InFile, MappedFile};
+use crate::weights::map::{MappedFile};
 
 const MAGIC: [u8; 4] = *b"GGUF";
 const DEFAULT_ALIGNMENT: usize = 32;
@@ -60,6 +60,7 @@ impl GgufFile {
     }
 
     /// Reads a file that is in memory.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let path = Path::new("the bytes given");
         Self::new(vec![Part::read(&Buffer::from(bytes), path)?], Vec::new(), path)
@@ -93,6 +94,11 @@ impl GgufFile {
         &self.metadata
     }
 
+    /// The files that are mapped.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        self.maps.iter().map(|map| map.path().to_owned()).collect()
+    }
+
     /// All tensors, in file order.
     ///
     /// # Errors
@@ -108,11 +114,6 @@ impl GgufFile {
     /// The tensor of that name, or `None`.
     pub(crate) fn get(&self, name: &str) -> Option<&GgufTensor> {
         self.by_name.get(name).and_then(|&i| self.tensors.get(i))
-    }
-
-    /// Where a tensor's data can be read instead of mapped.
-    pub(crate) fn in_file(&self, tensor: &GgufTensor) -> Option<InFile> {
-        self.maps.iter().find_map(|map| InFile::find(map, &tensor.data))
     }
 }
 

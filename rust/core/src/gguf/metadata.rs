@@ -42,11 +42,13 @@ impl Metadata {
         cursor.count(SHORTEST_ENTRY, "metadata entries")
     }
 
+    #[cfg(test)]
     pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.values.get(key)
     }
 
     /// All names, sorted.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)
     }

@@ -5,12 +5,12 @@
 //! element types, [`quants`] and [`k_quants`] expand their blocks to floats. [`tokenizer`] rebuilds
 //! the tokenizer that the metadata describe.
 
-#![allow(dead_code)]
-
 mod cursor;
 pub(crate) mod file;
 mod k_quants;
 pub(crate) mod metadata;
+pub(crate) mod model;
+mod names;
 mod parts;
 pub(crate) mod quants;
 pub(crate) mod tensors;

@@ -29,6 +29,7 @@ pub(crate) struct GgufTensor {
 
 impl GgufTensor {
     /// Elements in a row.
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn row_len(&self) -> usize {
         self.shape.last().copied().unwrap_or(0)
     }

@@ -32,6 +32,10 @@ impl MappedFile {
         Ok(Self { map: map_file(&file, path)?, file, path: path.to_owned() })
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The whole file.
     pub(crate) fn map(&self) -> &Buffer {
         &self.map

@@ -15,6 +15,7 @@ pub(crate) struct Fixture {
     pub(crate) texts: Vec<String>,
     pub(crate) input_ids: Vec<Vec<u32>>,
     pub(crate) untruncated_lengths: Vec<usize>,
+    pub(crate) max_seq_length: usize,
     #[serde(default)]
     pub(crate) prompted_texts: Vec<String>,
     #[serde(default)]
@@ -26,9 +27,14 @@ pub(crate) fn texts(name: &str) -> Fixture {
     serde_json::from_slice(&json).unwrap()
 }
 
-/// A float32 array of `expected.npz`, which is a zip without compression.
+/// A float32 array of a fixture's `expected.npz`.
 pub(crate) fn expected(name: &str, array: &str) -> Vec<f32> {
-    let zip = std::fs::read(model(name).join("expected.npz")).unwrap();
+    self::array(&model(name).join("expected.npz"), array)
+}
+
+/// A float32 array of an `.npz` file without compression.
+pub(crate) fn array(path: &Path, array: &str) -> Vec<f32> {
+    let zip = std::fs::read(path).unwrap();
     let find = |bytes: &[u8], from: usize| {
         from + zip[from..].windows(bytes.len()).position(|window| window == bytes).unwrap()
     };

@@ -1,0 +1,383 @@
+//! A GGUF file as a model: what its metadata say in the words of Hugging Face, and its tensors under Hugging
+//! Face's names.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use arrow_buffer::Buffer;
+use serde_json::{Value, json};
+
+use super::file::GgufFile;
+use super::names::{self, Names};
+use super::quants::dequantize;
+use super::tensors::GgufTensor;
+use super::types::GgmlType;
+use crate::dense::{DenseActivation, DenseLayer};
+use crate::error::{Error, Result};
+use crate::metadata::{FORMAT_VERSION, Metadata, tool};
+use crate::pool::{Normalize, Pooling};
+use crate::weights::{DType, Layout, Tensor, TensorSource};
+
+/// What llama.cpp calls the architectures that this crate runs.
+const ARCHITECTURES: &[&str] =
+    &["bert", "gemma-embedding", "jina-bert-v2", "modern-bert", "nomic-bert", "qwen2", "qwen3"];
+
+/// A GGUF file whose tensors have Hugging Face's names.
+#[derive(Debug)]
+pub(crate) struct GgufModel {
+    file: GgufFile,
+    /// Hugging Face's names, in file order.
+    names: Vec<String>,
+    /// llama.cpp's name of each.
+    by_name: HashMap<String, String>,
+    /// Gains of norms are stored with one added.
+    gains_plus_one: bool,
+}
+
+impl GgufModel {
+    /// Opens a file and reads what it says of its model.
+    ///
+    /// # Errors
+    /// If the file is damaged, has no weights, or is of an architecture that this crate does not run.
+    pub(crate) fn open(path: &Path) -> Result<(Self, Metadata)> {
+        let file = GgufFile::open(path)?;
+        file.tensors()?;
+        let described = Described::read(&file)?;
+        let metadata = described.metadata(&file, path)?;
+        metadata.check()?;
+        let mut by_name = HashMap::new();
+        let mut names = Vec::new();
+        for tensor in file.tensors()? {
+            if let Some(name) = described.names.hugging_face(&tensor.name) {
+                names.push(name.clone());
+                by_name.insert(name, tensor.name.clone());
+            }
+        }
+        let gains_plus_one = described.architecture == "gemma3_text";
+        Ok((Self { file, names, by_name, gains_plus_one }, metadata))
+    }
+
+    /// The tokenizer that the metadata describe.
+    ///
+    /// # Errors
+    /// If they describe none that is known.
+    pub(crate) fn tokenizer(&self) -> Result<tokenizers::Tokenizer> {
+        super::tokenizer::tokenizer(self.file.metadata())
+    }
+
+    fn find(&self, name: &str) -> Option<&GgufTensor> {
+        self.file.get(self.by_name.get(name)?)
+    }
+
+    /// The file, or all its parts.
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
+        self.file.paths()
+    }
+}
+
+impl TensorSource for GgufModel {
+    fn names(&self) -> Vec<&str> {
+        self.names.iter().map(String::as_str).collect()
+    }
+
+    /// Floats share the map, unless they are not aligned there; blocks of integers become float32.
+    fn get(&self, name: &str) -> Result<Option<Tensor>> {
+        let Some(tensor) = self.find(name) else { return Ok(None) };
+        let (mut dtype, data) = match tensor.kind {
+            GgmlType::F32 => (DType::Float32, tensor.data.clone()),
+            GgmlType::F16 => (DType::Float16, tensor.data.clone()),
+            GgmlType::BF16 => (DType::BFloat16, tensor.data.clone()),
+            kind => {
+                let mut floats = vec![0.0; tensor.elements()];
+                dequantize(kind, &tensor.data, &mut floats);
+                (DType::Float32, Buffer::from_vec(floats))
+            }
+        };
+        let mut data = crate::weights::table::align(data, dtype);
+        if self.gains_plus_one && name.ends_with("norm.weight") {
+            if dtype != DType::Float32 {
+                let reason = format!("is a norm in {}, expected is F32", tensor.kind.name());
+                return Err(Error::config(&tensor.name, reason));
+            }
+            data = data.typed_data::<f32>().iter().map(|gain| gain - 1.0).collect();
+            dtype = DType::Float32;
+        }
+        Ok(Some(Tensor {
+            name: name.to_owned(),
+            shape: tensor.shape.clone(),
+            dtype,
+            layout: Layout::RowMajor,
+            data,
+        }))
+    }
+}
+
+/// What the metadata describe.
+struct Described {
+    /// As Hugging Face calls it.
+    architecture: &'static str,
+    names: Names,
+    config: Value,
+}
+
+/// Reads an architecture's values by llama.cpp's keys.
+struct Keys<'a> {
+    file: &'a GgufFile,
+    prefix: &'a str,
+}
+
+impl Keys<'_> {
+    fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.prefix)
+    }
+
+    fn size(&self, key: &str) -> Result<usize> {
+        let key = self.key(key);
+        let size = self.file.metadata().unsigned(&key)?;
+        size.ok_or_else(|| Error::config(&key, "is missing in the GGUF file"))
+    }
+
+    fn size_or(&self, key: &str, default: usize) -> Result<usize> {
+        Ok(self.file.metadata().unsigned(&self.key(key))?.unwrap_or(default))
+    }
+
+    fn number(&self, key: &str) -> Result<f64> {
+        let key = self.key(key);
+        let number = self.file.metadata().float(&key)?;
+        number.ok_or_else(|| Error::config(&key, "is missing in the GGUF file"))
+    }
+
+    fn number_or(&self, key: &str, default: f64) -> Result<f64> {
+        Ok(self.file.metadata().float(&self.key(key))?.unwrap_or(default))
+    }
+
+    /// The kind of rotary scaling, if there is one.
+    fn rope_scaling(&self) -> Result<Option<String>> {
+        let kind = self.file.metadata().text(&self.key("rope.scaling.type"))?;
+        Ok(kind.filter(|&kind| kind != "none").map(str::to_owned))
+    }
+
+    /// Rows of a table.
+    fn rows(&self, tensor: &str) -> Result<usize> {
+        let found = self.file.get(tensor).and_then(|tensor| tensor.shape.first());
+        found.copied().ok_or_else(|| Error::MissingTensor { name: tensor.to_owned() })
+    }
+}
+
+impl Described {
+    fn read(file: &GgufFile) -> Result<Self> {
+        let prefix = file.metadata().text("general.architecture")?.ok_or_else(|| {
+            Error::config("general.architecture", "is missing in the GGUF file")
+        })?;
+        let keys = Keys { file, prefix };
+        match prefix {
+            "bert" if file.get("token_types.weight").is_none() => Self::distilbert(&keys),
+            "bert" => Self::bert(&keys),
+            "jina-bert-v2" => Self::jina_bert(&keys),
+            "nomic-bert" => Self::nomic_bert(&keys),
+            "modern-bert" => Self::modernbert(&keys),
+            "qwen2" => Self::qwen(&keys, "qwen2"),
+            "qwen3" => Self::qwen(&keys, "qwen3"),
+            "gemma-embedding" => Self::gemma3(&keys),
+            other => Err(Error::UnsupportedModel {
+                reason: format!(
+                    "GGUF architecture {other:?}; this version runs {}",
+                    ARCHITECTURES.join(", ")
+                ),
+            }),
+        }
+    }
+
+    fn bert(keys: &Keys<'_>) -> Result<Self> {
+        let config = json!({
+            "model_type": "bert",
+            "hidden_size": keys.size("embedding_length")?,
+            "num_hidden_layers": keys.size("block_count")?,
+            "num_attention_heads": keys.size("attention.head_count")?,
+            "intermediate_size": keys.size("feed_forward_length")?,
+            "vocab_size": keys.rows("token_embd.weight")?,
+            // Of RoBERTa's positions the converter leaves out those that no token has.
+            "max_position_embeddings": keys.rows("position_embd.weight")?,
+            "type_vocab_size": keys.rows("token_types.weight")?,
+            "layer_norm_eps": keys.number("attention.layer_norm_epsilon")?,
+            "hidden_act": "gelu",
+        });
+        Ok(Self { architecture: "bert", names: names::BERT, config })
+    }
+
+    fn distilbert(keys: &Keys<'_>) -> Result<Self> {
+        let config = json!({
+            "model_type": "distilbert",
+            "dim": keys.size("embedding_length")?,
+            "n_layers": keys.size("block_count")?,
+            "n_heads": keys.size("attention.head_count")?,
+            "hidden_dim": keys.size("feed_forward_length")?,
+            "vocab_size": keys.rows("token_embd.weight")?,
+            "max_position_embeddings": keys.rows("position_embd.weight")?,
+            "activation": "gelu",
+        });
+        Ok(Self { architecture: "distilbert", names: names::DISTILBERT, config })
+    }
+
+    fn jina_bert(keys: &Keys<'_>) -> Result<Self> {
+        let config = json!({
+            "model_type": "bert",
+            "position_embedding_type": "alibi",
+            "feed_forward_type": "geglu",
+            "hidden_size": keys.size("embedding_length")?,
+            "num_hidden_layers": keys.size("block_count")?,
+            "num_attention_heads": keys.size("attention.head_count")?,
+            "intermediate_size": keys.size("feed_forward_length")?,
+            "vocab_size": keys.rows("token_embd.weight")?,
+            "max_position_embeddings": keys.size("context_length")?,
+            "type_vocab_size": keys.rows("token_types.weight")?,
+            "layer_norm_eps": keys.number("attention.layer_norm_epsilon")?,
+        });
+        let gated = keys.file.get("blk.0.ffn_gate.weight").is_some();
+        let names = if gated { names::JINA_BERT_GATED } else { names::JINA_BERT };
+        Ok(Self { architecture: "jina-bert-v2", names, config })
+    }
+
+    fn nomic_bert(keys: &Keys<'_>) -> Result<Self> {
+        let biased = keys.file.get("blk.0.attn_qkv.bias").is_some();
+        let config = json!({
+            "model_type": "nomic_bert",
+            "n_embd": keys.size("embedding_length")?,
+            "n_layer": keys.size("block_count")?,
+            "n_head": keys.size("attention.head_count")?,
+            "n_inner": keys.size("feed_forward_length")?,
+            "n_positions": keys.size("context_length")?,
+            "vocab_size": keys.rows("token_embd.weight")?,
+            "type_vocab_size": keys.rows("token_types.weight")?,
+            "layer_norm_epsilon": keys.number("attention.layer_norm_epsilon")?,
+            "activation_function": "swiglu",
+            "rotary_emb_base": keys.number("rope.freq_base")?,
+            "qkv_proj_bias": biased,
+        });
+        Ok(Self { architecture: "nomic_bert", names: names::NOMIC_BERT, config })
+    }
+
+    fn modernbert(keys: &Keys<'_>) -> Result<Self> {
+        let activation = keys.file.metadata().text(&keys.key("hidden_activation"))?;
+        let config = json!({
+            "model_type": "modernbert",
+            "hidden_size": keys.size("embedding_length")?,
+            "num_hidden_layers": keys.size("block_count")?,
+            "num_attention_heads": keys.size("attention.head_count")?,
+            "intermediate_size": keys.size("feed_forward_length")?,
+            "vocab_size": keys.rows("token_embd.weight")?,
+            "max_position_embeddings": keys.size("context_length")?,
+            "hidden_activation": activation.unwrap_or("gelu"),
+            "norm_eps": keys.number("attention.layer_norm_epsilon")?,
+            "global_attn_every_n_layers": keys.size_or("attention.sliding_window_pattern", 3)?,
+            "local_attention": keys.size("attention.sliding_window")?,
+            "global_rope_theta": keys.number("rope.freq_base")?,
+            "local_rope_theta": keys.number_or("rope.freq_base_swa", 10_000.0)?,
+        });
+        Ok(Self { architecture: "modernbert", names: names::MODERNBERT, config })
+    }
+
+    fn qwen(keys: &Keys<'_>, model_type: &'static str) -> Result<Self> {
+        let (hidden, heads) = (keys.size("embedding_length")?, keys.size("attention.head_count")?);
+        let causal = keys.file.metadata().flag(&keys.key("attention.causal"))?;
+        let config = json!({
+            "model_type": model_type,
+            "hidden_size": hidden,
+            "num_hidden_layers": keys.size("block_count")?,
+            "num_attention_heads": heads,
+            "num_key_value_heads": keys.size_or("attention.head_count_kv", heads)?,
+            "head_dim": keys.size_or("attention.key_length", hidden / heads.max(1))?,
+            "intermediate_size": keys.size("feed_forward_length")?,
+            "vocab_size": keys.rows("token_embd.weight")?,
+            "max_position_embeddings": keys.size("context_length")?,
+            "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon")?,
+            "rope_theta": keys.number_or("rope.freq_base", 10_000.0)?,
+            "rope_scaling": keys.rope_scaling()?,
+            "hidden_act": "silu",
+            "attention_bias": keys.file.get("blk.0.attn_q.bias").is_some(),
+            "is_causal": causal.unwrap_or(true),
+        });
+        Ok(Self { architecture: model_type, names: names::QWEN, config })
+    }
+
+    fn gemma3(keys: &Keys<'_>) -> Result<Self> {
+        let head_dim = keys.size("attention.key_length")?;
+        let config = json!({
+            "model_type": "gemma3_text",
+            "hidden_size": keys.size("embedding_length")?,
+            "num_hidden_layers": keys.size("block_count")?,
+            "num_attention_heads": keys.size("attention.head_count")?,
+            "num_key_value_heads": keys.size("attention.head_count_kv")?,
+            "head_dim": head_dim,
+            "intermediate_size": keys.size("feed_forward_length")?,
+            "vocab_size": keys.rows("token_embd.weight")?,
+            "max_position_embeddings": keys.size("context_length")?,
+            "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon")?,
+            "query_pre_attn_scalar": head_dim,
+            "rope_theta": keys.number_or("rope.freq_base", 1_000_000.0)?,
+            "rope_local_base_freq": keys.number_or("rope.freq_base_swa", 10_000.0)?,
+            "rope_scaling": keys.rope_scaling()?,
+            "hidden_activation": "gelu_pytorch_tanh",
+            "sliding_window": keys.size("attention.sliding_window")?,
+            "sliding_window_pattern": keys.size_or("attention.sliding_window_pattern", 6)?,
+            "use_bidirectional_attention": true,
+        });
+        Ok(Self { architecture: "gemma3_text", names: names::GEMMA3, config })
+    }
+
+    fn metadata(&self, file: &GgufFile, path: &Path) -> Result<Metadata> {
+        let prefix = file.metadata().text("general.architecture")?.unwrap_or_default();
+        let keys = Keys { file, prefix };
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        Ok(Metadata {
+            format_version: FORMAT_VERSION,
+            name: stem.unwrap_or_else(|| "model".to_owned()),
+            architecture: self.architecture.to_owned(),
+            config: self.config.clone(),
+            pooling: self.pooling(&keys)?,
+            dense: dense(file)?,
+            include_prompt: true,
+            // Every embedding model that is passed around in this form is compared by cosines.
+            normalize: Normalize::L2,
+            prompts: BTreeMap::new(),
+            default_prompt_name: None,
+            max_seq_length: crate::models::dimensions(self.architecture, &self.config)?
+                .max_position_embeddings,
+            do_lower_case: false,
+            similarity: "cosine".to_owned(),
+            dtype: DType::Float32,
+            source: None,
+            tool: tool(),
+        })
+    }
+
+    /// The file's own, or where it says nothing the last token for decoders and the mean for all others.
+    fn pooling(&self, keys: &Keys<'_>) -> Result<Pooling> {
+        let key = keys.key("pooling_type");
+        match keys.file.metadata().unsigned(&key)? {
+            Some(1) => Ok(Pooling::Mean),
+            Some(2) => Ok(Pooling::Cls),
+            Some(3) => Ok(Pooling::Last),
+            None | Some(0) if self.architecture.starts_with("qwen") => Ok(Pooling::Last),
+            None | Some(0) => Ok(Pooling::Mean),
+            Some(4) => Err(Error::UnsupportedModel {
+                reason: "the GGUF file is a reranker, which gives scores and no vectors".to_owned(),
+            }),
+            Some(other) => Err(Error::config(&key, format!("is {other}, known are 0 to 4"))),
+        }
+    }
+}
+
+/// The dense layers behind the pooling.
+fn dense(file: &GgufFile) -> Result<Vec<DenseLayer>> {
+    let mut layers = Vec::new();
+    for (tensor, name) in [("dense_2.weight", "2_Dense"), ("dense_3.weight", "3_Dense")] {
+        let Some(found) = file.get(tensor) else { continue };
+        let [out_features, in_features] = found.shape[..] else {
+            return Err(Error::config(tensor, format!("has the shape {:?}", found.shape)));
+        };
+        let (name, activation) = (name.to_owned(), DenseActivation::Identity);
+        layers.push(DenseLayer { name, in_features, out_features, bias: false, activation });
+    }
+    Ok(layers)
+}
