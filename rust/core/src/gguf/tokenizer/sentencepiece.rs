@@ -87,6 +87,10 @@ fn decoder(prefix: bool) -> tokenizers::Result<DecoderWrapper> {
     Ok(Decoders::new(decoders).into())
 }
 
+/// Characters of the longest token for which merges are looked for, which takes the square of its
+/// length; trained ones have some thirty.
+const LONGEST: usize = 256;
+
 /// A pair of tokens that make up a third.
 struct Merge<'a> {
     score: f64,
@@ -110,12 +114,13 @@ fn derive_merges(vocabulary: &Vocabulary<'_>) -> Result<(Merges, Vec<String>)> {
     let mut merges = Vec::with_capacity(texts.len());
     let mut whole = Vec::new();
     for (((id, _, kind), text), score) in vocabulary.iter().zip(&texts).zip(scores) {
-        // The converter gives a score of its own to tokens that were trained with none.
-        // The sum makes one of both zeros.
+        // The converter gives a score of its own to tokens that were trained with none. The sum makes
+        // one of both zeros.
         let score = if kind == Kind::Normal { score + 0.0 } else { 0.0 };
         let from = merges.len();
         let length = text.chars().count();
-        for (position, (at, _)) in text.char_indices().enumerate().skip(1) {
+        let splits = text.char_indices().enumerate().skip(1);
+        for (position, (at, _)) in splits.filter(|_| length <= LONGEST) {
             let (left, right) = text.split_at(at);
             if let (Some(left_id), Some(right_id)) = (ids.get(left), ids.get(right)) {
                 let lengths = (position, length - position);

@@ -240,6 +240,16 @@ fn models_of_llama_begin_with_a_space() {
 }
 
 #[test]
+fn a_long_token_costs_no_time() {
+    let long = "a".repeat(1 << 20);
+    let writer = small("llama", &["<unk>", "a", &long], &[2, 1, 1])
+        .f32s("tokenizer.ggml.scores", &[0.0; 3])
+        .flag("tokenizer.ggml.add_space_prefix", false)
+        .flag("tokenizer.ggml.add_bos_token", false);
+    assert_eq!(ids(&build_from(&writer).unwrap(), "aa"), [1, 1]);
+}
+
+#[test]
 fn damaged_vocabularies_are_refused() {
     let model = |model| small(model, &["a", "b", "c"], &[1, 1, 1]);
     let merges = |merges: &[&str]| model("gpt2").strings("tokenizer.ggml.merges", merges);
