@@ -233,7 +233,8 @@ mod tests {
     #[test]
     fn lower_case_is_applied_before_tokenization() {
         let path = data("hf/bert-mean/tokenizer.json");
-        let lower = Tokenizer::open(TokenizerSource::File(path.clone()), 1 << 24, 48, true).unwrap();
+        let lower =
+            Tokenizer::open(TokenizerSource::File(path.clone()), 1 << 24, 48, true).unwrap();
         let cased = open("bert-mean", 48);
         assert_eq!(
             lower.encode("", "UPPER Lower", 0).unwrap(),
@@ -246,7 +247,9 @@ mod tests {
         let path = data("hf/bert/tokenizer.json");
         let known = open("bert", 48).encode("", "Hello world", 0).unwrap().ids;
         let largest = known.iter().max().unwrap();
-        let tokenizer = Tokenizer::open(TokenizerSource::File(path.clone()), *largest as usize, 48, false).unwrap();
+        let tokenizer =
+            Tokenizer::open(TokenizerSource::File(path.clone()), *largest as usize, 48, false)
+                .unwrap();
         assert!(tokenizer.encode("", "", 0).is_ok());
         let error = tokenizer.encode("", "Hello world", 7).unwrap_err();
         assert_eq!(error.code(), "tokenizer");
@@ -266,7 +269,11 @@ mod tests {
     fn what_is_not_a_tokenizer_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("tokenizer.json");
-        let open = || Tokenizer::open(TokenizerSource::File(missing.clone()), 10, 10, false).map(drop).unwrap_err();
+        let open = || {
+            Tokenizer::open(TokenizerSource::File(missing.clone()), 10, 10, false)
+                .map(drop)
+                .unwrap_err()
+        };
         assert_eq!(open().code(), "io");
         for bad in ["", "{}", "[1, 2]", "{\"version\": \"1.0\", \"model\": {\"type\": \"X\"}}"] {
             std::fs::write(&missing, bad).unwrap();

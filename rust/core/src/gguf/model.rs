@@ -166,9 +166,10 @@ impl Keys<'_> {
 
 impl Described {
     fn read(file: &GgufFile) -> Result<Self> {
-        let prefix = file.metadata().text("general.architecture")?.ok_or_else(|| {
-            Error::config("general.architecture", "is missing in the GGUF file")
-        })?;
+        let prefix = file
+            .metadata()
+            .text("general.architecture")?
+            .ok_or_else(|| Error::config("general.architecture", "is missing in the GGUF file"))?;
         let keys = Keys { file, prefix };
         match prefix {
             "bert" if file.get("token_types.weight").is_none() => Self::distilbert(&keys),
@@ -355,11 +356,10 @@ impl Described {
     fn pooling(&self, keys: &Keys<'_>) -> Result<Pooling> {
         let key = keys.key("pooling_type");
         match keys.file.metadata().unsigned(&key)? {
-            Some(1) => Ok(Pooling::Mean),
+            None | Some(0) if self.architecture.starts_with("qwen") => Ok(Pooling::Last),
+            None | Some(0 | 1) => Ok(Pooling::Mean),
             Some(2) => Ok(Pooling::Cls),
             Some(3) => Ok(Pooling::Last),
-            None | Some(0) if self.architecture.starts_with("qwen") => Ok(Pooling::Last),
-            None | Some(0) => Ok(Pooling::Mean),
             Some(4) => Err(Error::UnsupportedModel {
                 reason: "the GGUF file is a reranker, which gives scores and no vectors".to_owned(),
             }),
