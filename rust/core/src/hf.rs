@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::dense::{DenseActivation, DenseLayer};
 use crate::error::{Error, Result};
+use crate::known;
 use crate::metadata::{FORMAT_VERSION, Metadata, tool};
 use crate::models::{architecture, dimensions};
 use crate::pool::{Normalize, Pooling};
@@ -52,15 +53,20 @@ pub(crate) fn read_folder(folder: &Path) -> Result<HfFolder> {
     let tokenizer = Json::read(transformer.join("tokenizer_config.json"))?;
     let prompting = Json::read(folder.join("config_sentence_transformers.json"))?;
 
+    let name = name_of(folder);
+    let mut prompts = prompting.texts("prompts")?;
+    if prompts.values().all(String::is_empty) {
+        prompts.extend(known::prompts(&name));
+    }
     let metadata = Metadata {
         format_version: FORMAT_VERSION,
-        name: name_of(folder),
+        name,
         architecture,
         pooling: modules.pooling,
         dense: modules.dense,
         include_prompt: modules.include_prompt,
         normalize: modules.normalize,
-        prompts: prompting.texts("prompts")?,
+        prompts,
         default_prompt_name: prompting.text("default_prompt_name")?,
         max_seq_length: max_seq_length(&sentence, &tokenizer, sizes.max_position_embeddings)?,
         do_lower_case: sentence.flag("do_lower_case")?.unwrap_or(false),
@@ -111,10 +117,17 @@ fn weights_files(folder: &Path) -> Result<Vec<PathBuf>> {
     shards.iter().map(|shard| Ok(folder.join(inside(shard, "weight_map", &index)?))).collect()
 }
 
-/// The name under which a folder's model is known.
+/// The name under which a folder's model is known: the folder's, or in the Hugging Face cache, where that is a
+/// commit, the repository's.
 pub(crate) fn name_of(folder: &Path) -> String {
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    absolute.file_name().map_or_else(|| "model".to_owned(), |n| n.to_string_lossy().into_owned())
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    let repository = absolute
+        .parent()
+        .filter(|parent| parent.ends_with("snapshots"))
+        .and_then(|snapshots| name(snapshots.parent()?))
+        .and_then(|cached| Some(cached.strip_prefix("models--")?.rsplit("--").next()?.to_owned()));
+    repository.or_else(|| name(&absolute)).unwrap_or_else(|| "model".to_owned())
 }
 
 /// The pipeline of `modules.json`.

@@ -44,6 +44,7 @@ pub(crate) mod folder;
 pub(crate) mod gguf;
 pub(crate) mod hf;
 pub(crate) mod info;
+mod known;
 pub(crate) mod metadata;
 pub(crate) mod models;
 pub(crate) mod open;

@@ -1,7 +1,7 @@
 //! A GGUF file as a model: what its metadata say in the words of Hugging Face, and its tensors under Hugging
 //! Face's names.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use arrow_buffer::Buffer;
@@ -330,9 +330,11 @@ impl Described {
         let prefix = file.metadata().text("general.architecture")?.unwrap_or_default();
         let keys = Keys { file, prefix };
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let name = stem.unwrap_or_else(|| "model".to_owned());
         Ok(Metadata {
             format_version: FORMAT_VERSION,
-            name: stem.unwrap_or_else(|| "model".to_owned()),
+            prompts: crate::known::prompts(&name),
+            name,
             architecture: self.architecture.to_owned(),
             config: self.config.clone(),
             pooling: self.pooling(&keys)?,
@@ -340,7 +342,6 @@ impl Described {
             include_prompt: true,
             // Every embedding model that is passed around in this form is compared by cosines.
             normalize: Normalize::L2,
-            prompts: BTreeMap::new(),
             default_prompt_name: None,
             max_seq_length: crate::models::dimensions(self.architecture, &self.config)?
                 .max_position_embeddings,

@@ -284,3 +284,26 @@ fn dense_layers_are_read_and_what_they_cannot_do_is_refused() {
     });
     assert!(read(softmax).unwrap_err().to_string().contains("Softmax"));
 }
+
+#[test]
+fn known_models_have_prompts_where_their_files_name_none() {
+    let parent = tempfile::tempdir().unwrap();
+    let copy = fixtures::hf_copy("bert", parent.path());
+    let prompting = copy.join("config_sentence_transformers.json");
+    fs::write(&prompting, json!({"prompts": {"query": "mine: "}}).to_string()).unwrap();
+    let named = |path: &str| {
+        let folder = parent.path().join(path);
+        fs::create_dir_all(folder.parent().unwrap()).unwrap();
+        fs::rename(&copy, &folder).unwrap();
+        let read = read_folder(&folder).unwrap().metadata;
+        fs::rename(&folder, &copy).unwrap();
+        read
+    };
+    let own = named("e5-small-v2").prompts;
+    assert_eq!((own.len(), own["query"].as_str()), (1, "mine: "));
+    fs::remove_file(prompting).unwrap();
+    assert!(named("mine").prompts.is_empty());
+    assert_eq!(named("e5-small-v2").prompts["document"], "passage: ");
+    let cached = named("models--intfloat--e5-base/snapshots/0123abc");
+    assert_eq!((cached.name.as_str(), cached.prompts["query"].as_str()), ("e5-base", "query: "));
+}
