@@ -95,6 +95,14 @@ def test_files_that_are_none_are_refused(tmp_path):
         )
 
 
+def test_a_variant_of_an_architecture_is_refused_by_its_tensor(tmp_path):
+    def renamed(content):
+        return content.replace(b"blk.1.attn_q.bias", b"blk.1.attn_x.bias", 1)
+
+    with pytest.raises(UnsupportedModelError, match=r"blk\.1\.attn_x\.bias"):
+        Embedder(damaged(tmp_path, renamed))
+
+
 def test_an_unknown_architecture_is_named_with_those_that_work(tmp_path):
     other = damaged(
         tmp_path,

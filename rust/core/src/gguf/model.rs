@@ -51,6 +51,14 @@ impl GgufModel {
             if let Some(name) = described.names.hugging_face(&tensor.name) {
                 names.push(name.clone());
                 by_name.insert(name, tensor.name.clone());
+            } else if tensor.name.starts_with("blk.") || tensor.name.starts_with("rope_") {
+                // A variant of the architecture: without it, vectors would be wrong in silence.
+                return Err(Error::UnsupportedModel {
+                    reason: format!(
+                        "the GGUF file has the tensor {:?}, which {} does not have here",
+                        tensor.name, described.architecture
+                    ),
+                });
             }
         }
         let gains_plus_one = described.architecture == "gemma3_text";
@@ -102,9 +110,13 @@ impl TensorSource for GgufModel {
             data = data.typed_data::<f32>().iter().map(|gain| gain - 1.0).collect();
             dtype = DType::Float32;
         }
+        let shape = match tensor.shape[..] {
+            [width] if tensor.name == "token_types.weight" => vec![1, width],
+            _ => tensor.shape.clone(),
+        };
         Ok(Some(Tensor {
             name: name.to_owned(),
-            shape: tensor.shape.clone(),
+            shape,
             dtype,
             layout: Layout::RowMajor,
             data,
@@ -157,6 +169,14 @@ impl Keys<'_> {
         Ok(kind.filter(|&kind| kind != "none").map(str::to_owned))
     }
 
+    /// Rows of the token types' table; files of 2024 have a single one as a vector.
+    fn token_types(&self) -> Result<usize> {
+        match self.file.get("token_types.weight").map(|tensor| tensor.shape.len()) {
+            Some(1) => Ok(1),
+            _ => self.rows("token_types.weight"),
+        }
+    }
+
     /// Rows of a table.
     fn rows(&self, tensor: &str) -> Result<usize> {
         let found = self.file.get(tensor).and_then(|tensor| tensor.shape.first());
@@ -171,6 +191,10 @@ impl Described {
             .text("general.architecture")?
             .ok_or_else(|| Error::config("general.architecture", "is missing in the GGUF file"))?;
         let keys = Keys { file, prefix };
+        if let Some(kind) = keys.rope_scaling()? {
+            let reason = format!("scaled rotary positions ({kind:?}) in the GGUF file");
+            return Err(Error::UnsupportedModel { reason });
+        }
         match prefix {
             "bert" if file.get("token_types.weight").is_none() => Self::distilbert(&keys),
             "bert" => Self::bert(&keys),
@@ -199,7 +223,7 @@ impl Described {
             "vocab_size": keys.rows("token_embd.weight")?,
             // Of RoBERTa's positions the converter leaves out those that no token has.
             "max_position_embeddings": keys.rows("position_embd.weight")?,
-            "type_vocab_size": keys.rows("token_types.weight")?,
+            "type_vocab_size": keys.token_types()?,
             "layer_norm_eps": keys.number("attention.layer_norm_epsilon")?,
             "hidden_act": "gelu",
         });
@@ -293,7 +317,7 @@ impl Described {
             "max_position_embeddings": keys.size("context_length")?,
             "rms_norm_eps": keys.number("attention.layer_norm_rms_epsilon")?,
             "rope_theta": keys.number_or("rope.freq_base", 10_000.0)?,
-            "rope_scaling": keys.rope_scaling()?,
+            "use_sliding_window": keys.size_or("attention.sliding_window", 0)? > 0,
             "hidden_act": "silu",
             "attention_bias": keys.file.get("blk.0.attn_q.bias").is_some(),
             "is_causal": causal.unwrap_or(true),
@@ -317,7 +341,6 @@ impl Described {
             "query_pre_attn_scalar": head_dim,
             "rope_theta": keys.number_or("rope.freq_base", 1_000_000.0)?,
             "rope_local_base_freq": keys.number_or("rope.freq_base_swa", 10_000.0)?,
-            "rope_scaling": keys.rope_scaling()?,
             "hidden_activation": "gelu_pytorch_tanh",
             "sliding_window": keys.size("attention.sliding_window")?,
             "sliding_window_pattern": keys.size_or("attention.sliding_window_pattern", 6)?,
@@ -338,7 +361,7 @@ impl Described {
             architecture: self.architecture.to_owned(),
             config: self.config.clone(),
             pooling: self.pooling(&keys)?,
-            dense: dense(file)?,
+            dense: dense(file, self.architecture)?,
             include_prompt: true,
             // Every embedding model that is passed around in this form is compared by cosines.
             normalize: Normalize::L2,
@@ -370,7 +393,14 @@ impl Described {
 }
 
 /// The dense layers behind the pooling.
-fn dense(file: &GgufFile) -> Result<Vec<DenseLayer>> {
+fn dense(file: &GgufFile, architecture: &str) -> Result<Vec<DenseLayer>> {
+    let others = ["dense_2.bias", "dense_3.bias"].into_iter().find(|name| file.get(name).is_some());
+    let elsewhere = file.get("dense_2.weight").filter(|_| architecture != "gemma3_text");
+    if let Some(name) = others.or_else(|| elsewhere.map(|_| "dense_2.weight")) {
+        // Late-interaction models project every token with it.
+        let reason = format!("the GGUF file has the tensor {name:?}, a layer of an unknown kind");
+        return Err(Error::UnsupportedModel { reason });
+    }
     let mut layers = Vec::new();
     for (tensor, name) in [("dense_2.weight", "2_Dense"), ("dense_3.weight", "3_Dense")] {
         let Some(found) = file.get(tensor) else { continue };

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::{Dimensions, Encoder, check_sizes, heads, prefix, unsupported};
+use super::{Dimensions, Encoder, check_sizes, heads, prefix};
 use crate::error::Result;
 use crate::ops::{
     Activation, Attention, Backend, Epilogue, Heads, LinearSpec, Load, NormSpec, Ops,
@@ -22,8 +22,6 @@ pub(super) struct Config {
     vocab_size: usize,
     max_position_embeddings: usize,
     activation: String,
-    #[serde(default)]
-    sinusoidal_pos_embds: bool,
 }
 
 impl Config {
@@ -38,9 +36,6 @@ impl Config {
             ("max_position_embeddings", config.max_position_embeddings, 1 << 22),
         ])?;
         heads(config.dim, config.n_heads)?;
-        if config.sinusoidal_pos_embds {
-            return Err(unsupported("DistilBERT with sinusoidal_pos_embds; only learned ones are"));
-        }
         Ok(config)
     }
 

@@ -3,8 +3,9 @@
 
 use serde::Deserialize;
 
-use super::qwen::check_groups;
-use super::{Dimensions, Encoder, check_epsilon, check_sizes, check_theta, prefix, unsupported};
+use super::{
+    Dimensions, Encoder, check_epsilon, check_rotated, check_sizes, prefix, rope_theta, unsupported,
+};
 use crate::error::{Error, Result};
 use crate::ops::{
     Activation, Attention, Backend, Epilogue, Heads, LinearSpec, Load, Mask, NormKind, NormSpec,
@@ -25,27 +26,34 @@ pub(super) struct Config {
     max_position_embeddings: usize,
     rms_norm_eps: f32,
     query_pre_attn_scalar: f32,
-    rope_theta: f32,
-    rope_local_base_freq: f32,
-    #[serde(default)]
-    rope_scaling: Option<serde_json::Value>,
+    #[serde(skip)]
+    theta: f32,
+    #[serde(skip)]
+    local_theta: f32,
     hidden_activation: String,
     sliding_window: usize,
     #[serde(default)]
     layer_types: Option<Vec<String>>,
-    #[serde(default, alias = "_sliding_window_pattern")]
+    #[serde(default)]
     sliding_window_pattern: Option<usize>,
+    #[serde(default)]
+    _sliding_window_pattern: Option<usize>,
     #[serde(default)]
     attention_bias: bool,
     #[serde(default)]
     attn_logit_softcapping: Option<f32>,
     #[serde(default)]
-    use_bidirectional_attention: bool,
+    use_bidirectional_attention: Option<bool>,
 }
 
 impl Config {
     pub(super) fn parse(config: &serde_json::Value) -> Result<Self> {
-        let config: Self = super::parse(config)?;
+        let json = config;
+        let mut config: Self = super::parse(json)?;
+        let theta = rope_theta(json, "rope_theta", "full_attention")?;
+        let local_theta = rope_theta(json, "rope_local_base_freq", "sliding_attention")?;
+        config.theta = theta.unwrap_or(1_000_000.0);
+        config.local_theta = local_theta.unwrap_or(10_000.0);
         check_sizes(&[
             ("hidden_size", config.hidden_size, 1 << 16),
             ("num_hidden_layers", config.num_hidden_layers, 1 << 10),
@@ -59,20 +67,13 @@ impl Config {
             ("sliding_window_pattern", config.pattern(), 1 << 10),
         ])?;
         check_epsilon("rms_norm_eps", config.rms_norm_eps)?;
-        check_theta("rope_theta", config.rope_theta)?;
-        check_theta("rope_local_base_freq", config.rope_local_base_freq)?;
-        check_groups(config.heads())?;
+        check_rotated(config.heads())?;
         if !(config.query_pre_attn_scalar.is_finite() && config.query_pre_attn_scalar > 0.0) {
             let reason = format!("is {}", config.query_pre_attn_scalar);
             return Err(Error::config("query_pre_attn_scalar", reason));
         }
-        for (other, what) in [
-            (config.rope_scaling.is_some(), "rope_scaling"),
-            (config.attn_logit_softcapping.is_some(), "attn_logit_softcapping"),
-        ] {
-            if other {
-                return Err(unsupported(format!("Gemma 3 with {what}")));
-            }
+        if config.attn_logit_softcapping.is_some() {
+            return Err(unsupported("Gemma 3 with attn_logit_softcapping"));
         }
         Ok(config)
     }
@@ -87,7 +88,7 @@ impl Config {
 
     /// The last of so many layers is global.
     fn pattern(&self) -> usize {
-        self.sliding_window_pattern.unwrap_or(6)
+        self.sliding_window_pattern.or(self._sliding_window_pattern).unwrap_or(6)
     }
 
     fn is_global(&self, layer: usize) -> bool {
@@ -97,9 +98,13 @@ impl Config {
         }
     }
 
+    fn looks_both_ways(&self) -> bool {
+        self.use_bidirectional_attention == Some(true)
+    }
+
     /// In local layers. The window holds the query itself; in both directions half of it lies on each side.
     fn local_mask(&self) -> Mask {
-        if self.use_bidirectional_attention {
+        if self.looks_both_ways() {
             Mask { causal: false, window: Some(self.sliding_window / 2) }
         } else {
             Mask { causal: true, window: Some(self.sliding_window - 1) }
@@ -200,12 +205,12 @@ impl<B: Backend> Gemma3<B> {
             attention_scale: 1.0 / config.query_pre_attn_scalar.sqrt(),
             activation: Activation::parse(&config.hidden_activation)?,
             global: Reach {
-                mask: Mask { causal: !config.use_bidirectional_attention, window: None },
-                rope: Rope::new(config.rope_theta, heads.head_dim),
+                mask: Mask { causal: !config.looks_both_ways(), window: None },
+                rope: Rope::new(config.theta, heads.head_dim),
             },
             local: Reach {
                 mask: config.local_mask(),
-                rope: Rope::new(config.rope_local_base_freq, heads.head_dim),
+                rope: Rope::new(config.local_theta, heads.head_dim),
             },
         })
     }

@@ -3,7 +3,9 @@
 
 use serde::Deserialize;
 
-use super::{Dimensions, Encoder, check_epsilon, check_sizes, check_theta, heads, prefix};
+use super::{
+    Dimensions, Encoder, check_epsilon, check_rotated, check_sizes, heads, prefix, rope_theta,
+};
 use crate::error::Result;
 use crate::ops::{
     Activation, Attention, Backend, Epilogue, Heads, LinearSpec, Load, Mask, NormKind, NormSpec,
@@ -22,11 +24,15 @@ pub(super) struct Config {
     max_position_embeddings: usize,
     hidden_activation: String,
     norm_eps: f32,
+    #[serde(default = "default_global_attn_every_n_layers")]
     global_attn_every_n_layers: usize,
-    global_rope_theta: f32,
-    local_attention: usize,
     #[serde(default)]
-    local_rope_theta: Option<f32>,
+    layer_types: Option<Vec<String>>,
+    local_attention: usize,
+    #[serde(skip)]
+    global_theta: f32,
+    #[serde(skip)]
+    local_theta: f32,
     #[serde(default)]
     norm_bias: bool,
     #[serde(default)]
@@ -35,9 +41,21 @@ pub(super) struct Config {
     mlp_bias: bool,
 }
 
+fn default_global_attn_every_n_layers() -> usize {
+    3
+}
+
 impl Config {
     pub(super) fn parse(config: &serde_json::Value) -> Result<Self> {
-        let config: Self = super::parse(config)?;
+        let json = config;
+        let mut config: Self = super::parse(json)?;
+        let global = rope_theta(json, "global_rope_theta", "full_attention")?;
+        config.global_theta = global.unwrap_or(160_000.0);
+        // An explicit null means that of the global layers.
+        let local = rope_theta(json, "local_rope_theta", "sliding_attention")?;
+        let null = json.get("local_rope_theta").is_some_and(serde_json::Value::is_null);
+        let otherwise = if null { config.global_theta } else { 10_000.0 };
+        config.local_theta = local.unwrap_or(otherwise);
         check_sizes(&[
             ("hidden_size", config.hidden_size, 1 << 16),
             ("num_hidden_layers", config.num_hidden_layers, 1 << 10),
@@ -49,14 +67,15 @@ impl Config {
             ("local_attention", config.local_attention, 1 << 22),
         ])?;
         check_epsilon("norm_eps", config.norm_eps)?;
-        check_theta("global_rope_theta", config.global_rope_theta)?;
-        check_theta("local_rope_theta", config.local_theta())?;
-        heads(config.hidden_size, config.num_attention_heads)?;
+        check_rotated(heads(config.hidden_size, config.num_attention_heads)?)?;
         Ok(config)
     }
 
-    fn local_theta(&self) -> f32 {
-        self.local_rope_theta.unwrap_or(self.global_rope_theta)
+    fn is_global(&self, layer: usize) -> bool {
+        match self.layer_types.as_ref().and_then(|types| types.get(layer)) {
+            Some(kind) => kind == "full_attention",
+            None => layer.is_multiple_of(self.global_attn_every_n_layers),
+        }
     }
 
     pub(super) fn dimensions(&self) -> Dimensions {
@@ -123,7 +142,7 @@ impl<B: Backend> ModernBert<B> {
                 gate: from.linear(&half("gate", 0..inner))?,
                 up: from.linear(&half("up", inner..2 * inner))?,
                 down: from.linear(&linear("mlp.Wo", hidden, inner, config.mlp_bias))?,
-                global: i % config.global_attn_every_n_layers == 0,
+                global: config.is_global(i),
             });
         }
         let heads = heads(hidden, config.num_attention_heads)?;
@@ -135,8 +154,8 @@ impl<B: Backend> ModernBert<B> {
             final_norm: from.norm(&norm(format!("{root}final_norm")))?,
             heads,
             activation: Activation::parse(&config.hidden_activation)?,
-            global_rope: Rope::new(config.global_rope_theta, heads.head_dim),
-            local_rope: Rope::new(config.local_theta(), heads.head_dim),
+            global_rope: Rope::new(config.global_theta, heads.head_dim),
+            local_rope: Rope::new(config.local_theta, heads.head_dim),
             local_mask: Mask { causal: false, window: Some(config.local_attention / 2) },
         })
     }

@@ -43,7 +43,7 @@ impl Config {
             ("vocab_size", config.vocab_size, 1 << 24),
             ("max_position_embeddings", config.max_position_embeddings, 1 << 22),
             // Fewer have no room for single and for grown distances.
-            ("relative_attention_num_buckets", config.relative_attention_num_buckets / 4, 1 << 10),
+            ("relative_attention_num_buckets / 4", config.relative_attention_num_buckets / 4, 127),
         ])?;
         check_epsilon("layer_norm_eps", config.layer_norm_eps)?;
         heads(config.hidden_size, config.num_attention_heads)?;

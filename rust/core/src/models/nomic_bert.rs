@@ -4,7 +4,8 @@
 use serde::Deserialize;
 
 use super::{
-    Dimensions, Encoder, check_epsilon, check_sizes, check_theta, heads, prefix, unsupported,
+    Dimensions, Encoder, check_epsilon, check_rotated, check_sizes, heads, prefix, rope_theta,
+    unsupported,
 };
 use crate::error::Result;
 use crate::ops::{
@@ -33,10 +34,8 @@ pub(super) struct Config {
     layer_norm_epsilon: f32,
     #[serde(alias = "hidden_act")]
     activation_function: String,
-    #[serde(default)]
-    rotary_emb_base: Option<f32>,
-    #[serde(default)]
-    rope_parameters: Option<RopeParameters>,
+    #[serde(skip)]
+    theta: f32,
     #[serde(default = "whole")]
     rotary_emb_fraction: f32,
     #[serde(default)]
@@ -48,16 +47,19 @@ pub(super) struct Config {
     #[serde(default)]
     prenorm: bool,
     #[serde(default)]
+    use_rms_norm: bool,
+    #[serde(default)]
+    parallel_block: bool,
+    #[serde(default)]
+    rotary_emb_scale_base: Option<f32>,
+    #[serde(default)]
+    num_experts: Option<usize>,
+    #[serde(default)]
     qkv_proj_bias: bool,
     #[serde(default)]
     mlp_fc1_bias: bool,
     #[serde(default)]
     mlp_fc2_bias: bool,
-}
-
-#[derive(Debug, Deserialize)]
-struct RopeParameters {
-    rope_theta: f32,
 }
 
 fn whole() -> f32 {
@@ -66,7 +68,10 @@ fn whole() -> f32 {
 
 impl Config {
     pub(super) fn parse(config: &serde_json::Value) -> Result<Self> {
-        let config: Self = super::parse(config)?;
+        let json = config;
+        let mut config: Self = super::parse(json)?;
+        let theta = rope_theta(json, "rotary_emb_base", "full_attention")?;
+        config.theta = theta.unwrap_or(10_000.0);
         check_sizes(&[
             ("n_embd", config.n_embd, 1 << 16),
             ("n_layer", config.n_layer, 1 << 10),
@@ -78,12 +83,15 @@ impl Config {
             ("type_vocab_size", config.type_vocab_size, 1 << 10),
         ])?;
         check_epsilon("layer_norm_epsilon", config.layer_norm_epsilon)?;
-        check_theta("rotary_emb_base", config.theta())?;
-        heads(config.n_embd, config.n_head)?;
+        check_rotated(heads(config.n_embd, config.n_head)?)?;
         for (other, what) in [
             (config.rotary_emb_fraction < 1.0, "rotary_emb_fraction below 1"),
             (config.rotary_emb_interleaved, "rotary_emb_interleaved"),
             (config.prenorm, "prenorm"),
+            (config.use_rms_norm, "use_rms_norm"),
+            (config.parallel_block, "parallel_block"),
+            (config.rotary_emb_scale_base.is_some(), "rotary_emb_scale_base"),
+            (config.num_experts.is_some_and(|experts| experts > 0), "experts"),
         ] {
             if other {
                 return Err(unsupported(format!("Nomic BERT with {what}")));
@@ -94,11 +102,6 @@ impl Config {
             return Err(unsupported(format!("Nomic BERT with activation_function {other:?}")));
         }
         Ok(config)
-    }
-
-    fn theta(&self) -> f32 {
-        let native = self.rope_parameters.as_ref().map(|rope| rope.rope_theta);
-        self.rotary_emb_base.or(native).unwrap_or(10_000.0)
     }
 
     /// With a scaling factor, texts longer than those of the training are rotated otherwise, depending on their
@@ -170,7 +173,7 @@ impl<B: Backend> NomicBert<B> {
             word: table("word_embeddings", config.vocab_size)?,
             token_type: table("token_type_embeddings", config.type_vocab_size)?,
             embedding_norm: from.norm(&norm(format!("{root}emb_ln")))?,
-            rope: Rope::new(config.theta(), heads.head_dim),
+            rope: Rope::new(config.theta, heads.head_dim),
             layers,
             heads,
         })

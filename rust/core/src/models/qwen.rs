@@ -4,8 +4,10 @@
 
 use serde::Deserialize;
 
-use super::{Dimensions, Encoder, check_epsilon, check_sizes, check_theta, prefix, unsupported};
-use crate::error::{Error, Result};
+use super::{
+    Dimensions, Encoder, check_epsilon, check_rotated, check_sizes, prefix, rope_theta, unsupported,
+};
+use crate::error::Result;
 use crate::ops::{
     Activation, Attention, Backend, Epilogue, Heads, LinearSpec, Load, Mask, NormSpec, Ops, Rope,
 };
@@ -25,25 +27,24 @@ pub(super) struct Config {
     vocab_size: usize,
     max_position_embeddings: usize,
     rms_norm_eps: f32,
-    rope_theta: f32,
-    #[serde(default)]
-    rope_scaling: Option<serde_json::Value>,
+    #[serde(skip)]
+    theta: f32,
     hidden_act: String,
     #[serde(default)]
     attention_bias: Option<bool>,
     #[serde(default)]
     use_sliding_window: bool,
-    #[serde(default = "default_is_causal")]
-    is_causal: bool,
-}
-
-fn default_is_causal() -> bool {
-    true
+    #[serde(default)]
+    is_causal: Option<bool>,
+    #[serde(default)]
+    auto_map: serde_json::Value,
 }
 
 impl Config {
     pub(super) fn parse(config: &serde_json::Value) -> Result<Self> {
-        let config: Self = super::parse(config)?;
+        let json = config;
+        let mut config: Self = super::parse(json)?;
+        config.theta = rope_theta(json, "rope_theta", "full_attention")?.unwrap_or(10_000.0);
         check_sizes(&[
             ("hidden_size", config.hidden_size, 1 << 16),
             ("num_hidden_layers", config.num_hidden_layers, 1 << 10),
@@ -55,13 +56,16 @@ impl Config {
             ("max_position_embeddings", config.max_position_embeddings, 1 << 24),
         ])?;
         check_epsilon("rms_norm_eps", config.rms_norm_eps)?;
-        check_theta("rope_theta", config.rope_theta)?;
-        check_groups(config.heads())?;
+        check_rotated(config.heads())?;
         if config.use_sliding_window {
             return Err(unsupported(format!("{} with use_sliding_window", config.model_type)));
         }
-        if config.rope_scaling.is_some() {
-            return Err(unsupported(format!("{} with rope_scaling", config.model_type)));
+        if config.is_causal.is_none() && !config.auto_map["AutoModel"].is_null() {
+            return Err(unsupported(format!(
+                "{} with code of its own (auto_map), which may look in both directions; set \
+                 \"is_causal\" in config.json to true or false",
+                config.model_type
+            )));
         }
         Ok(config)
     }
@@ -79,9 +83,9 @@ impl Config {
         self.model_type == "qwen3"
     }
 
-    /// Whether queries, keys and values have biases; for Qwen2 that goes without saying.
+    /// Whether queries, keys and values have biases; Qwen2's always have, whatever the configuration says.
     fn has_bias(&self) -> bool {
-        self.attention_bias.unwrap_or(self.model_type == "qwen2")
+        self.model_type == "qwen2" || self.attention_bias == Some(true)
     }
 
     pub(super) fn dimensions(&self) -> Dimensions {
@@ -92,21 +96,6 @@ impl Config {
             max_position_embeddings: self.max_position_embeddings,
         }
     }
-}
-
-/// Refuses heads that cannot be grouped or rotated.
-pub(super) fn check_groups(heads: Heads) -> Result<()> {
-    let Heads { count, kv_count, head_dim } = heads;
-    if !count.is_multiple_of(kv_count.max(1)) {
-        return Err(Error::config(
-            "num_key_value_heads",
-            format!("is {kv_count}, of which num_attention_heads {count} is no multiple"),
-        ));
-    }
-    if !head_dim.is_multiple_of(2) {
-        return Err(Error::config("head_dim", format!("is {head_dim}, which has no two halves")));
-    }
-    Ok(())
 }
 
 /// A Qwen decoder with its weights in backend `B`.
@@ -147,6 +136,7 @@ impl<B: Backend> Qwen<B> {
             let linear = |part, rows, columns| {
                 LinearSpec::new(format!("{layer}.{part}"), rows, columns).with_bias(false)
             };
+            let output_bias = config.normalises_heads() && config.has_bias();
             let queries = heads.count * heads.head_dim;
             let mut head_norm = |name| {
                 let name = format!("{attention}.{name}");
@@ -161,7 +151,9 @@ impl<B: Backend> Qwen<B> {
                 head_norms,
                 attention_norm: from.norm(&norm(format!("{layer}.input_layernorm")))?,
                 qkv: from.linear(&qkv)?,
-                attention_output: from.linear(&linear("self_attn.o_proj", hidden, queries))?,
+                attention_output: from.linear(
+                    &linear("self_attn.o_proj", hidden, queries).with_bias(output_bias),
+                )?,
                 feed_forward_norm: from.norm(&norm(format!("{layer}.post_attention_layernorm")))?,
                 gate: from.linear(&linear("mlp.gate_proj", inner, hidden))?,
                 up: from.linear(&linear("mlp.up_proj", inner, hidden))?,
@@ -173,8 +165,8 @@ impl<B: Backend> Qwen<B> {
             layers,
             final_norm: from.norm(&norm(format!("{root}norm")))?,
             heads,
-            mask: Mask { causal: config.is_causal, window: None },
-            rope: Rope::new(config.rope_theta, heads.head_dim),
+            mask: Mask { causal: config.is_causal.unwrap_or(true), window: None },
+            rope: Rope::new(config.theta, heads.head_dim),
             activation: Activation::parse(&config.hidden_act)?,
         })
     }

@@ -384,7 +384,8 @@ fn expect(operation: &str, expected: (usize, usize), found: (usize, usize)) -> R
 
 /// The same for columns that should be whole heads.
 fn expect_heads(operation: &str, columns: &Range<usize>, width: usize, head: usize) -> Result<()> {
-    if columns.start <= columns.end
+    if head > 0
+        && columns.start <= columns.end
         && columns.end <= width
         && columns.len().is_multiple_of(head.max(1))
     {
