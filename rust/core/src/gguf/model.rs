@@ -114,13 +114,7 @@ impl TensorSource for GgufModel {
             [width] if tensor.name == "token_types.weight" => vec![1, width],
             _ => tensor.shape.clone(),
         };
-        Ok(Some(Tensor {
-            name: name.to_owned(),
-            shape,
-            dtype,
-            layout: Layout::RowMajor,
-            data,
-        }))
+        Ok(Some(Tensor { name: name.to_owned(), shape, dtype, layout: Layout::RowMajor, data }))
     }
 }
 

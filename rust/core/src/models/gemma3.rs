@@ -36,8 +36,9 @@ pub(super) struct Config {
     layer_types: Option<Vec<String>>,
     #[serde(default)]
     sliding_window_pattern: Option<usize>,
-    #[serde(default)]
-    _sliding_window_pattern: Option<usize>,
+    /// What some checkpoints call the same.
+    #[serde(default, rename = "_sliding_window_pattern")]
+    other_sliding_window_pattern: Option<usize>,
     #[serde(default)]
     attention_bias: bool,
     #[serde(default)]
@@ -88,7 +89,7 @@ impl Config {
 
     /// The last of so many layers is global.
     fn pattern(&self) -> usize {
-        self.sliding_window_pattern.or(self._sliding_window_pattern).unwrap_or(6)
+        self.sliding_window_pattern.or(self.other_sliding_window_pattern).unwrap_or(6)
     }
 
     fn is_global(&self, layer: usize) -> bool {

@@ -151,9 +151,8 @@ impl<B: Backend> Qwen<B> {
                 head_norms,
                 attention_norm: from.norm(&norm(format!("{layer}.input_layernorm")))?,
                 qkv: from.linear(&qkv)?,
-                attention_output: from.linear(
-                    &linear("self_attn.o_proj", hidden, queries).with_bias(output_bias),
-                )?,
+                attention_output: from
+                    .linear(&linear("self_attn.o_proj", hidden, queries).with_bias(output_bias))?,
                 feed_forward_norm: from.norm(&norm(format!("{layer}.post_attention_layernorm")))?,
                 gate: from.linear(&linear("mlp.gate_proj", inner, hidden))?,
                 up: from.linear(&linear("mlp.up_proj", inner, hidden))?,
