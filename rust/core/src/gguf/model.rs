@@ -249,7 +249,7 @@ impl Described {
             "intermediate_size": keys.size("feed_forward_length")?,
             "vocab_size": keys.rows("token_embd.weight")?,
             "max_position_embeddings": keys.size("context_length")?,
-            "type_vocab_size": keys.rows("token_types.weight")?,
+            "type_vocab_size": keys.token_types()?,
             "layer_norm_eps": keys.number("attention.layer_norm_epsilon")?,
         });
         let gated = keys.file.get("blk.0.ffn_gate.weight").is_some();
@@ -267,7 +267,7 @@ impl Described {
             "n_inner": keys.size("feed_forward_length")?,
             "n_positions": keys.size("context_length")?,
             "vocab_size": keys.rows("token_embd.weight")?,
-            "type_vocab_size": keys.rows("token_types.weight")?,
+            "type_vocab_size": keys.token_types()?,
             "layer_norm_epsilon": keys.number("attention.layer_norm_epsilon")?,
             "activation_function": "swiglu",
             "rotary_emb_base": keys.number("rope.freq_base")?,

@@ -1,6 +1,6 @@
 //! What the tests of whole models share.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::missing_docs_in_private_items)] // each test file uses a part
+#![allow(dead_code, clippy::unwrap_used)] // each test file uses a part
 
 use std::path::{Path, PathBuf};
 

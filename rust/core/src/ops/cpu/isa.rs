@@ -2,7 +2,6 @@
 #![allow(unsafe_code)]
 
 use std::ops::Range;
-
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "aarch64")]
