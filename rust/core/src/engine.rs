@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::Path;
 
+use arrow_buffer::Buffer;
+
 use crate::cache::{Cache, CacheInfo};
 use crate::compute::Compute;
 use crate::context::{self, Model};
@@ -10,11 +12,13 @@ use crate::embeddings::{Embeddings, EncodeStats, TokenEmbeddings};
 use crate::error::{Error, Result};
 use crate::info::{EngineInfo, FileInfo, Totals};
 use crate::metadata::Metadata;
+use crate::model_config::{ModelConfig, ModelConfigBuilder};
 use crate::models::{self, Dimensions};
 use crate::open::{OpenOptions, open};
-use crate::options::{EncodeOptions, EngineBuilder};
+use crate::options::EncodeOptions;
 use crate::pipeline::{finite, monitor_of};
 use crate::pool::Normalize;
+use crate::resident::{available_memory, warn_if_short_of_memory};
 use crate::threads::{self, Monitor};
 use crate::tokenize::{Tokenizer, Tokens};
 
@@ -42,6 +46,9 @@ pub struct Engine {
     pub(crate) dimensions: Dimensions,
     pub(crate) cache: Cache,
     pub(crate) totals: Totals,
+    /// The files that the weights are used from, whole; none if they were copied to a device.
+    pub(crate) maps: Vec<Buffer>,
+    short_of_memory: bool,
     file: FileInfo,
     device: String,
     compute: Compute,
@@ -71,18 +78,30 @@ impl Engine {
     }
 
     /// Settings for opening a model.
-    pub fn builder() -> EngineBuilder {
-        EngineBuilder::default()
+    pub fn builder() -> ModelConfigBuilder {
+        ModelConfig::builder()
     }
 
-    pub(crate) fn open_with(path: &Path, settings: EngineBuilder) -> Result<Self> {
-        let EngineBuilder { device, compute, cache, cache_dir, max_seq_length, verify } = settings;
+    /// Opens a model, unless `admit` refuses it, which is told its size in bytes before a weight is read.
+    pub(crate) fn open_admitted(
+        config: &ModelConfig,
+        admit: &mut dyn FnMut(u64) -> Result<()>,
+    ) -> Result<Self> {
+        let device = &config.device;
         let _span = tracing::info_span!("open", device).entered();
-        let compute = compute.map(|compute| compute.on_device(&device)).transpose()?.flatten();
-        let opened = open(path, &OpenOptions { cache_dir, compute, verify })?;
+        let compute = config.compute.map(|compute| compute.on_device(device)).transpose()?;
+        let options = OpenOptions {
+            cache_dir: config.cache_dir.clone(),
+            compute: compute.flatten(),
+            verify: config.verify,
+        };
+        let opened = open(&config.path, &options)?;
+        admit(opened.weights_bytes)?;
+        let short_of_memory =
+            warn_if_short_of_memory(opened.weights_bytes, available_memory(), &opened.path);
         let metadata = opened.metadata;
         let dimensions = models::dimensions(&metadata.architecture, &metadata.config)?;
-        let limit = max_seq_length.unwrap_or(metadata.max_seq_length);
+        let limit = config.max_seq_length.unwrap_or(metadata.max_seq_length);
         let most = dimensions.max_position_embeddings;
         if !(1..=most).contains(&limit) {
             return Err(Error::argument(
@@ -90,21 +109,24 @@ impl Engine {
                 format!("is {limit}, this model allows 1 to {most}"),
             ));
         }
+        let model = context::load(device, &metadata, &*opened.weights, opened.compute)?;
         Ok(Self {
-            model: context::load(&device, &metadata, &*opened.weights, opened.compute)?,
+            maps: if model.mapped() { opened.weights.maps() } else { Vec::new() },
+            model,
             tokenizer: Tokenizer::open(
                 opened.tokenizer,
                 dimensions.vocab_size,
                 limit,
                 metadata.do_lower_case,
             )?,
-            cache: Cache::new(cache),
+            cache: Cache::new(config.cache),
             totals: Totals::default(),
+            short_of_memory,
             file: FileInfo::of(&*opened.weights, opened.path, opened.weights_bytes)?,
             compute: if device == "cpu" { opened.compute } else { Compute::Float32 },
             metadata,
             dimensions,
-            device,
+            device: device.clone(),
         })
     }
 
@@ -241,6 +263,21 @@ impl Engine {
         self.tokenizer.limit()
     }
 
+    /// The file that is mapped.
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
+    /// Bytes of the model's weights, most of which processes share.
+    pub fn weights_bytes(&self) -> u64 {
+        self.file.weights_bytes
+    }
+
+    /// Length of a vector: the hidden size, or what the dense layers behind the pooling make of it.
+    pub fn embedding_size(&self) -> usize {
+        self.metadata.embedding_size(self.dimensions.hidden_size)
+    }
+
     /// What the engine knows of itself.
     ///
     /// # Errors
@@ -250,12 +287,13 @@ impl Engine {
             path: self.file.path.clone(),
             weights_bytes: self.file.weights_bytes,
             mapped: self.model.mapped(),
+            short_of_memory: self.short_of_memory,
             device: self.device.clone(),
             isa: context::isa(),
             compute: self.compute,
             num_threads: threads::num_threads()?,
             dimensions: self.dimensions,
-            embedding_size: self.metadata.embedding_size(self.dimensions.hidden_size),
+            embedding_size: self.embedding_size(),
             num_parameters: self.file.num_parameters,
             max_seq_length: self.max_seq_length(),
             dtypes: self.file.dtypes.clone(),

@@ -4,12 +4,15 @@
 //! status codes by [`Error::code`], which is stable; messages may change.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Result of every fallible operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What went wrong, where, and what to do about it.
-#[derive(Debug, thiserror::Error)]
+///
+/// It can be cloned, because several may wait for one operation.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// A path does not exist, or nothing at it is a model.
     #[error("no model at {}: {reason}", path.display())]
@@ -25,7 +28,7 @@ pub enum Error {
         /// The file in question.
         path: PathBuf,
         /// The operating system's answer.
-        source: std::io::Error,
+        source: Arc<std::io::Error>,
     },
     /// A file's bytes break the rules of its format.
     #[error("{} is not a valid model file: {reason}", path.display())]
@@ -113,6 +116,25 @@ pub enum Error {
         /// What was being allocated.
         reason: String,
     },
+    /// A model would need more memory than the budget of its [`EmbeddingEngine`](crate::EmbeddingEngine) has
+    /// left.
+    #[error(
+        "model {name:?} needs {needed} bytes, and of the memory budget of {budget} bytes {in_use} are in use \
+         (models: {}); unload one of them, raise memory_budget, or let the least recently used be evicted",
+        list(loaded)
+    )]
+    MemoryBudget {
+        /// Name of the model that was to be loaded.
+        name: String,
+        /// Bytes of its weights.
+        needed: u64,
+        /// The budget in bytes.
+        budget: u64,
+        /// Bytes of the models that are in memory.
+        in_use: u64,
+        /// Their names.
+        loaded: Vec<String>,
+    },
     /// The caller asked for the operation to stop.
     #[error("interrupted")]
     Interrupted,
@@ -146,6 +168,7 @@ impl Error {
             Self::TextTooLong { .. } => "text_too_long",
             Self::NonFinite { .. } => "non_finite",
             Self::OutOfMemory { .. } => "out_of_memory",
+            Self::MemoryBudget { .. } => "memory_budget",
             Self::Interrupted => "interrupted",
             Self::Device { .. } => "device",
         }
@@ -153,7 +176,7 @@ impl Error {
 
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { path, source }
+        move |source| Self::Io { path, source: Arc::new(source) }
     }
 
     pub(crate) fn invalid_file(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
@@ -167,4 +190,9 @@ impl Error {
     pub(crate) fn argument(name: &'static str, reason: impl Into<String>) -> Self {
         Self::InvalidArgument { name, reason: reason.into() }
     }
+}
+
+/// Names for a message.
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

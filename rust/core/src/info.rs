@@ -19,6 +19,8 @@ pub struct EngineInfo {
     pub weights_bytes: u64,
     /// Whether the weights are used where the file is mapped, or else were copied.
     pub mapped: bool,
+    /// Whether the weights were more than fitted into memory when the model was opened.
+    pub short_of_memory: bool,
     /// Where the model computes.
     pub device: String,
     /// Instruction set of the CPU kernels.

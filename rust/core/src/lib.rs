@@ -28,7 +28,7 @@
 //! 4. `pool`: token vectors to one vector, normalised.
 //!
 //! `engine` puts these together; `threads` decides how many threads compute; `open`, `weights` and
-//! [`convert()`] are about files.
+//! [`convert()`] are about files, and `registry` is for many models in one process.
 
 pub(crate) mod cache;
 pub(crate) mod compute;
@@ -37,6 +37,7 @@ pub(crate) mod convert;
 mod dense;
 pub(crate) mod embeddings;
 pub(crate) mod engine;
+mod env;
 pub(crate) mod error;
 #[cfg(test)]
 mod fixtures;
@@ -46,6 +47,7 @@ pub(crate) mod hf;
 pub(crate) mod info;
 mod known;
 pub(crate) mod metadata;
+pub(crate) mod model_config;
 pub(crate) mod models;
 pub(crate) mod open;
 pub(crate) mod ops;
@@ -55,7 +57,9 @@ pub(crate) mod plan;
 pub(crate) mod pool;
 pub(crate) mod precision;
 pub(crate) mod process;
+mod registry;
 pub(crate) mod repeated;
+mod resident;
 pub(crate) mod threads;
 pub(crate) mod tokenize;
 pub(crate) mod unpack;
@@ -82,10 +86,12 @@ pub use engine::Engine;
 pub use error::{Error, Result};
 pub use info::EngineInfo;
 pub use metadata::{FORMAT_VERSION, Metadata, Source};
+pub use model_config::{LoadMonitor, ModelConfig, ModelConfigBuilder};
 pub use models::{ARCHITECTURES, Dimensions};
-pub use options::{EncodeOptions, EngineBuilder};
+pub use options::EncodeOptions;
 pub use pool::{Normalize, Pooling};
 pub use precision::{Precision, Quantized, Ranges, quantize};
+pub use registry::{EmbeddingEngine, EngineConfig, EngineConfigBuilder, RegisteredModel, WhenFull};
 pub use threads::{Monitor, num_threads, set_num_threads};
 pub use tokenize::Tokens;
 pub use weights::arrow::ArrowFile;

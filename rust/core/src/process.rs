@@ -27,12 +27,22 @@ impl<T: Send + Sync> PerProcess<T> {
     /// This process's value, made by `make` if there is none. Takes no lock; when several threads
     /// arrive first together, each makes one and all get the same.
     pub(crate) fn get_or_init(&self, make: impl FnOnce() -> T) -> &T {
+        self.get_or_inherit(|_| make())
+    }
+
+    /// The same where `make` is given the value of the process that this one was forked from, if there was
+    /// one. Other threads may have been in the midst of changing it: its locks may only be tried, and what a
+    /// held one protects not looked at.
+    pub(crate) fn get_or_inherit(&self, make: impl FnOnce(Option<&T>) -> T) -> &T {
         let pid = std::process::id();
         let current = self.slot.load(Ordering::Acquire);
         if let Some(value) = Self::value_of(current, pid) {
             return value;
         }
-        let fresh = Box::into_raw(Box::new(Slot { pid, value: make() }));
+        // SAFETY: as in `value_of`; a slot of another process is never freed in this one.
+        #[allow(unsafe_code)]
+        let inherited = unsafe { current.as_ref() }.map(|slot| &slot.value);
+        let fresh = Box::into_raw(Box::new(Slot { pid, value: make(inherited) }));
         // In a child, the parent's slot is replaced and leaked on purpose.
         match self.slot.compare_exchange(current, fresh, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => Self::value_of(fresh, pid),
@@ -44,6 +54,11 @@ impl<T: Send + Sync> PerProcess<T> {
             }
         }
         .unwrap_or_else(|| unreachable!("a slot published in this process carries its id"))
+    }
+
+    /// This process's value, if there is one.
+    pub(crate) fn get(&self) -> Option<&T> {
+        Self::value_of(self.slot.load(Ordering::Acquire), std::process::id())
     }
 
     /// The value in `slot` if it belongs to process `pid`.
@@ -109,7 +124,8 @@ mod tests {
         let foreign =
             Slot { pid: std::process::id().wrapping_add(1), value: Counted(Arc::clone(&drops)) };
         let cell = PerProcess { slot: AtomicPtr::new(Box::into_raw(Box::new(foreign))) };
-        let own = cell.get_or_init(|| Counted(Arc::clone(&drops)));
+        assert!(cell.get().is_none());
+        let own = cell.get_or_inherit(|foreign| Counted(Arc::clone(&foreign.unwrap().0)));
         assert!(ptr::eq(own, cell.get_or_init(|| unreachable!())));
         drop(cell);
         assert_eq!(drops.load(Ordering::Relaxed), 1);

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use crate::env::Variables;
 use crate::error::{Error, Result};
 use crate::process::PerProcess;
 
@@ -51,14 +52,18 @@ pub type Monitor<'a> = &'a mut dyn FnMut(usize) -> ControlFlow<()>;
 /// # Errors
 /// [`Error::InvalidArgument`] unless it is between 1 and 1024.
 pub fn set_num_threads(num_threads: usize) -> Result<()> {
-    if !(1..=MOST_THREADS).contains(&num_threads) {
-        return Err(Error::argument(
-            "num_threads",
-            format!("is {num_threads}, allowed are 1 to {MOST_THREADS}"),
-        ));
-    }
+    check_num_threads(num_threads)?;
     NUM_THREADS.store(num_threads, Ordering::Relaxed);
     Ok(())
+}
+
+/// Refuses a number of threads that no machine has.
+pub(crate) fn check_num_threads(num_threads: usize) -> Result<()> {
+    if (1..=MOST_THREADS).contains(&num_threads) {
+        return Ok(());
+    }
+    let reason = format!("is {num_threads}, allowed are 1 to {MOST_THREADS}");
+    Err(Error::argument("num_threads", reason))
 }
 
 /// How many threads compute: what [`set_num_threads`] said, else the environment variable
@@ -77,10 +82,9 @@ pub fn num_threads() -> Result<usize> {
     if chosen > 0 {
         return Ok(chosen);
     }
-    let default = match std::env::var_os(VARIABLE) {
-        Some(value) if !value.is_empty() => parse_variable(&value.to_string_lossy())?,
-        _ => std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS),
-    };
+    let default = from_variables(&Variables::of_process())?.unwrap_or_else(|| {
+        std::thread::available_parallelism().map_or(1, usize::from).min(MOST_THREADS)
+    });
     // Another thread may have set the number meanwhile; then that one holds.
     match NUM_THREADS.compare_exchange(0, default, Ordering::Relaxed, Ordering::Relaxed) {
         Ok(_) => Ok(default),
@@ -88,10 +92,9 @@ pub fn num_threads() -> Result<usize> {
     }
 }
 
-fn parse_variable(value: &str) -> Result<usize> {
-    value.trim().parse().ok().filter(|n| (1..=MOST_THREADS).contains(n)).ok_or_else(|| {
-        Error::argument(VARIABLE, format!("is {value:?}, allowed are 1 to {MOST_THREADS}"))
-    })
+/// The number of threads that the environment asks for.
+pub(crate) fn from_variables(variables: &Variables<'_>) -> Result<Option<usize>> {
+    variables.number(VARIABLE, 1..=MOST_THREADS)
 }
 
 /// This process's pool, with the number of threads that is set now.
@@ -394,9 +397,12 @@ mod tests {
 
     #[test]
     fn the_variable_is_a_number_in_range() {
-        assert_eq!(parse_variable(" 4 ").unwrap(), 4);
+        let read = |value: &str| {
+            from_variables(&Variables::of(&|name| (name == VARIABLE).then(|| value.into())))
+        };
+        assert_eq!(read(" 4 ").unwrap(), Some(4));
         for bad in ["0", "-1", "four", "1025"] {
-            assert_eq!(parse_variable(bad).unwrap_err().code(), "invalid_argument", "{bad}");
+            assert_eq!(read(bad).unwrap_err().code(), "invalid_argument", "{bad}");
         }
     }
 }

@@ -1,23 +1,31 @@
 //! `Engine`.
 
 use std::panic::resume_unwind;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 
-use arrowembed::{CacheLimits, EncodeStats};
+use arrowembed::EncodeStats;
 use numpy::PyArray2;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
-use crate::arguments::{Options, in_range, optional_count};
+use crate::arguments::{Options, in_range};
 use crate::arrow::{ArrowArray, TextColumn};
 use crate::errors::Raise;
+use crate::model_config::ModelConfig;
 use crate::monitor::Monitor;
 use crate::quantize::array;
+use crate::source::Source;
 use crate::texts::texts;
 
 #[pyclass(frozen, module = "arrowembed._core")]
-pub(crate) struct Engine(arrowembed::Engine);
+pub(crate) struct Engine(Source);
+
+impl Engine {
+    pub(crate) fn of(source: Source) -> Self {
+        Self(source)
+    }
+}
 
 type Matrix<'py> = Bound<'py, PyArray2<f32>>;
 type Stats<'py> = Bound<'py, PyDict>;
@@ -27,45 +35,31 @@ type Tokens = (Vec<u32>, Vec<u32>, usize);
 #[pymethods]
 #[allow(clippy::too_many_arguments)] // keyword arguments, named on Python's side
 impl Engine {
+    /// Opens a model for this object alone.
     #[new]
-    #[pyo3(signature = (
-        path, *, device="cpu", compute=None, cache_entries=Some(10_000), cache_bytes=None,
-        cache_dir=None, max_seq_length=None, verify=false,
-    ))]
+    #[pyo3(signature = (config, on_progress=None))]
     fn new(
         py: Python<'_>,
-        path: PathBuf,
-        device: &str,
-        compute: Option<&str>,
-        #[pyo3(from_py_with = entries)] cache_entries: Option<usize>,
-        cache_bytes: Option<&Bound<'_, PyAny>>,
-        cache_dir: Option<PathBuf>,
-        max_seq_length: Option<&Bound<'_, PyAny>>,
-        verify: bool,
+        config: &ModelConfig,
+        on_progress: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let limits = CacheLimits {
-            entries: cache_entries,
-            bytes: optional_count("cache_bytes", cache_bytes)?,
-        };
-        let mut builder = arrowembed::Engine::builder().device(device).cache(limits).verify(verify);
-        if let Some(name) = compute {
-            builder = builder.compute(name.parse().raise(py)?);
-        }
-        if let Some(folder) = cache_dir {
-            builder = builder.cache_dir(folder);
-        }
-        if let Some(tokens) = optional_count("max_seq_length", max_seq_length)? {
-            builder = builder.max_seq_length(tokens);
-        }
+        let config = &config.0;
         // Vectors are handed over as NumPy arrays. To import that takes a fresh process longer than
         // to open a model, so both are done at once.
-        thread::scope(|scope| {
-            let opening = thread::Builder::new().spawn_scoped(scope, || builder.open(path))?;
+        let engine = thread::scope(|scope| {
+            let opening = thread::Builder::new().spawn_scoped(scope, || config.map())?;
             let numpy = py.import("numpy");
             let opened = py.detach(|| opening.join()).unwrap_or_else(|panic| resume_unwind(panic));
             numpy?;
-            opened.raise(py).map(Self)
-        })
+            opened.raise(py)
+        })?;
+        let mut monitor = Monitor::new(on_progress);
+        let result = py.detach(|| {
+            let mut ask = |done: usize, all: usize| monitor.ask((done, all));
+            config.make_resident(&engine, Some(&mut ask))
+        });
+        monitor.result(py, result)?;
+        Ok(Self(Source::Own(Arc::new(engine))))
     }
 
     #[pyo3(signature = (
@@ -87,10 +81,10 @@ impl Engine {
         let options = Options { prompt, pooling, normalize, truncate_dim, max_texts, truncate };
         let options = options.read(py)?;
         let texts = self::texts(texts)?;
-        let mut monitor = Monitor::new(on_progress);
+        let (engine, mut monitor) = (self.0.hold(py)?, Monitor::new(on_progress));
         let result = py.detach(|| {
             let mut ask = |finished: usize| monitor.ask((finished,));
-            self.0.encode_with(&texts, &options, Some(&mut ask))
+            engine.encode_with(&texts, &options, Some(&mut ask))
         });
         let embeddings = monitor.result(py, result)?;
         let (rows, dim, stats) = (embeddings.len(), embeddings.dim(), embeddings.stats());
@@ -114,10 +108,10 @@ impl Engine {
         let options = Options { prompt, pooling, normalize, truncate_dim, max_texts, truncate };
         let options = options.read(py)?;
         let texts = self::texts(texts)?;
-        let mut monitor = Monitor::new(on_progress);
+        let (engine, mut monitor) = (self.0.hold(py)?, Monitor::new(on_progress));
         let result = py.detach(|| {
             let mut ask = |finished: usize| monitor.ask((finished,));
-            self.0.encode_tokens_with(&texts, &options, Some(&mut ask))
+            engine.encode_tokens_with(&texts, &options, Some(&mut ask))
         });
         let embeddings = monitor.result(py, result)?;
         let (dim, stats) = (embeddings.dim(), embeddings.stats());
@@ -144,10 +138,10 @@ impl Engine {
         let options = Options { prompt, pooling, normalize, truncate_dim, max_texts, truncate };
         let options = options.read(py)?;
         let column = TextColumn::import(column)?;
-        let mut monitor = Monitor::new(None);
+        let (engine, mut monitor) = (self.0.hold(py)?, Monitor::new(None));
         let result = py.detach(|| {
             let mut ask = |finished: usize| monitor.ask((finished,));
-            self.0.encode_with(&column.texts(), &options, Some(&mut ask))
+            engine.encode_with(&column.texts(), &options, Some(&mut ask))
         });
         let embeddings = monitor.result(py, result)?;
         let stats = dict(py, embeddings.stats())?;
@@ -164,10 +158,10 @@ impl Engine {
     ) -> PyResult<Vec<Tokens>> {
         let options = arrowembed::EncodeOptions::new().prompt(prompt).truncate(truncate);
         let texts = self::texts(texts)?;
-        let mut monitor = Monitor::new(None);
+        let (engine, mut monitor) = (self.0.hold(py)?, Monitor::new(None));
         let result = py.detach(|| {
             let mut ask = |finished: usize| monitor.ask((finished,));
-            self.0.tokenize(&texts, &options, Some(&mut ask))
+            engine.tokenize(&texts, &options, Some(&mut ask))
         });
         let tokens = monitor.result(py, result)?;
         Ok(tokens.into_iter().map(|t| (t.ids, t.type_ids, t.full_length)).collect())
@@ -177,20 +171,22 @@ impl Engine {
     fn decode(&self, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
         let py = ids.py();
         let ids: Vec<u32> = in_range("ids", ids, u32::MAX.into())?;
-        py.detach(|| self.0.decode(&ids, skip_special_tokens)).raise(py)
+        let engine = self.0.hold(py)?;
+        py.detach(|| engine.decode(&ids, skip_special_tokens)).raise(py)
     }
 
-    fn metadata(&self) -> PyResult<String> {
-        serde_json::to_string_pretty(self.0.metadata())
+    fn metadata(&self, py: Python<'_>) -> PyResult<String> {
+        serde_json::to_string_pretty(self.0.hold(py)?.metadata())
             .map_err(|e| pyo3::exceptions::PyValueError::new_err(e.to_string()))
     }
 
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let info = self.0.info().raise(py)?;
+        let info = self.0.hold(py)?.info().raise(py)?;
         let dict = PyDict::new(py);
         dict.set_item("path", info.path.to_string_lossy())?;
         dict.set_item("weights_bytes", info.weights_bytes)?;
         dict.set_item("mapped", info.mapped)?;
+        dict.set_item("short_of_memory", info.short_of_memory)?;
         dict.set_item("device", info.device)?;
         dict.set_item("isa", info.isa)?;
         dict.set_item("compute", info.compute.name())?;
@@ -206,7 +202,7 @@ impl Engine {
     }
 
     fn cache_info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let info = self.0.cache_info();
+        let info = self.0.hold(py)?.cache_info();
         let dict = PyDict::new(py);
         dict.set_item("entries", info.entries)?;
         dict.set_item("bytes", info.bytes)?;
@@ -217,17 +213,14 @@ impl Engine {
         Ok(dict)
     }
 
-    fn cache_clear(&self) {
-        self.0.cache_clear();
+    fn cache_clear(&self, py: Python<'_>) -> PyResult<()> {
+        self.0.hold(py)?.cache_clear();
+        Ok(())
     }
 
     fn totals<'py>(&self, py: Python<'py>) -> PyResult<Stats<'py>> {
-        dict(py, self.0.totals())
+        dict(py, self.0.hold(py)?.totals())
     }
-}
-
-fn entries(value: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
-    optional_count("cache_entries", (!value.is_none()).then_some(value))
 }
 
 fn dict(py: Python<'_>, stats: EncodeStats) -> PyResult<Stats<'_>> {

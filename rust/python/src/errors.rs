@@ -51,6 +51,7 @@ fn class(error: &Error) -> &'static str {
         Error::TextTooLong { .. } => "TextTooLongError",
         Error::NonFinite { .. } => "NonFiniteError",
         Error::OutOfMemory { .. } => "OutOfMemoryError",
+        Error::MemoryBudget { .. } => "MemoryBudgetError",
         Error::Device { .. } => "DeviceError",
         Error::Interrupted => "ArrowEmbedError",
     }

@@ -5,8 +5,11 @@ mod arrow;
 mod convert;
 mod engine;
 mod errors;
+mod model_config;
 mod monitor;
 mod quantize;
+mod registry;
+mod source;
 mod texts;
 
 use pyo3::prelude::*;
@@ -34,7 +37,9 @@ fn isa() -> &'static str {
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<model_config::ModelConfig>()?;
     module.add_class::<engine::Engine>()?;
+    module.add_class::<registry::EmbeddingEngine>()?;
     module.add_class::<arrow::ArrowArray>()?;
     module.add_function(wrap_pyfunction!(quantize::quantize, module)?)?;
     module.add_function(wrap_pyfunction!(convert::convert, module)?)?;

@@ -51,6 +51,7 @@ const TRAILER: usize = 4 + MAGIC.len();
 #[derive(Debug)]
 pub struct ArrowFile {
     path: PathBuf,
+    whole: Buffer,
     /// The file, unless it was read from memory.
     file: Option<Arc<MappedFile>>,
     embedded: Embedded,
@@ -152,6 +153,10 @@ impl TensorSource for ArrowFile {
     fn in_file(&self, tensor: &Tensor) -> Option<InFile> {
         InFile::find(self.file.as_ref()?, &tensor.data)
     }
+
+    fn maps(&self) -> Vec<Buffer> {
+        vec![self.whole.clone()]
+    }
 }
 
 /// The elements of a row of the `data` column, sharing its memory.
@@ -245,8 +250,15 @@ impl Reader<'_> {
             }
         }
         rows.check_integers(self.path)?;
-        let path = self.path.to_owned();
-        Ok(ArrowFile { path, file: None, embedded, rows, payloads, decoder: payload_decoder })
+        Ok(ArrowFile {
+            path: self.path.to_owned(),
+            whole: self.file.clone(),
+            file: None,
+            embedded,
+            rows,
+            payloads,
+            decoder: payload_decoder,
+        })
     }
 
     fn footer_start(&self) -> Result<usize> {

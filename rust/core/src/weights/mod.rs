@@ -215,6 +215,11 @@ pub trait TensorSource: Send + Sync {
         None
     }
 
+    /// The mapped files that tensors are parts of, whole, so that they can be read ahead and locked.
+    fn maps(&self) -> Vec<Buffer> {
+        Vec::new()
+    }
+
     /// The tensor of that name.
     ///
     /// # Errors
