@@ -32,6 +32,7 @@ BUILTIN = {
     "TextTooLongError": ValueError,
     "NonFiniteError": ArithmeticError,
     "OutOfMemoryError": MemoryError,
+    "MemoryBudgetError": MemoryError,
     "DeviceError": RuntimeError,
     "MissingDependencyError": ImportError,
 }
@@ -57,7 +58,7 @@ def test_errors_pickle_and_keep_their_message(name):
 
 def test_no_model_there(tmp_path):
     with pytest.raises(ModelNotFoundError) as caught:
-        _core.Engine(str(tmp_path / "nothing"))
+        _core.Engine(_core.ModelConfig(str(tmp_path / "nothing")))
     assert caught.value.code == "model_not_found"
 
 

@@ -6,6 +6,8 @@ import threading
 import numpy as np
 import pytest
 
+from arrowembed import EmbeddingEngine, shared
+
 # Python warns that a fork of a process with threads is dangerous; that it is not, is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 
@@ -51,3 +53,62 @@ def test_a_fork_while_another_thread_encodes(model, texts):
         stop.set()
         thread.join()
     assert statuses == [0] * 5
+
+
+def in_a_child(work):
+    """The exit status of a forked child: 0 if `work` says yes."""
+    child = os.fork()
+    if child == 0:
+        yes = False
+        try:
+            yes = work()
+        finally:
+            os._exit(0 if yes else 1)
+    return os.waitpid(child, 0)[1]
+
+
+def test_a_child_goes_on_with_the_models_of_a_registry(bert_folder, texts):
+    engine = EmbeddingEngine(memory_budget=1 << 30, when_full="evict", idle_timeout=60)
+    expected = engine.embed_batch(str(bert_folder), texts)
+    model = shared(bert_folder)
+
+    def work():
+        same = engine.is_loaded(str(bert_folder)) and shared(bert_folder) is model
+        again = engine.embed_batch(str(bert_folder), texts)
+        unloaded = engine.unload(str(bert_folder))
+        reloaded = engine.embed_batch(str(bert_folder), texts)
+        return (
+            same
+            and unloaded
+            and np.array_equal(again, expected)
+            and np.array_equal(reloaded, expected)
+        )
+
+    assert in_a_child(work) == 0
+    assert engine.is_loaded(str(bert_folder))
+
+
+def test_a_fork_while_other_threads_load(bert_folder, texts):
+    engine = EmbeddingEngine(idle_timeout=60)
+    name = str(bert_folder)
+    expected = engine.embed_batch(name, texts)
+    stop = threading.Event()
+
+    def work():
+        while not stop.is_set():
+            engine.unload(name)
+            engine.load(name)
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    try:
+        statuses = [
+            in_a_child(lambda: np.array_equal(engine.embed_batch(name, texts), expected))
+            for _ in range(10)
+        ]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert statuses == [0] * 10

@@ -2,9 +2,10 @@
 
 import multiprocessing
 import re
+import threading
 from pathlib import Path
 
-from arrowembed import Embedder
+from arrowembed import Embedder, shared
 
 TEXTS = [f"text {i}, which touches other weights than its neighbours" for i in range(50)]
 
@@ -77,3 +78,42 @@ def test_opening_a_model_copies_no_weights(minilm_folder):
     # Four tokenizers' vocabularies, but not four times 45 MB of weights.
     weights = (minilm_folder / "model.arrow").stat().st_size // 1024
     assert grown < 4 * 0.6 * weights
+
+
+def test_threads_that_ask_together_map_a_shared_model_once(bert_folder, copy_of):
+    folder = copy_of(bert_folder)
+    barrier = threading.Barrier(8)
+    models = []
+
+    def ask():
+        barrier.wait()
+        models.append(shared(folder))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    assert sum(line.endswith(str(folder / "model.arrow")) for line in maps) == 1
+    assert len(set(map(id, models))) == 1
+
+
+def load_and_measure(folder, preload, results):
+    model = Embedder(folder, preload=preload)
+    results.put((mapped_kilobytes(folder / "model.arrow")["Rss"], model.dimension))
+
+
+def test_preloading_brings_every_page(minilm_folder):
+    context = multiprocessing.get_context("spawn")
+    results = context.Queue()
+    resident = []
+    for preload in (False, True):
+        arguments = (minilm_folder, preload, results)
+        process = context.Process(target=load_and_measure, args=arguments)
+        process.start()
+        resident.append(results.get(timeout=60)[0])
+        process.join(60)
+    kilobytes = (minilm_folder / "model.arrow").stat().st_size // 1024
+    assert resident[0] < 0.1 * kilobytes
+    assert resident[1] >= 0.99 * kilobytes

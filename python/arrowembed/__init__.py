@@ -10,12 +10,15 @@ from arrowembed._core import __version__, get_num_threads, set_num_threads
 from arrowembed.embedder import Embedder
 from arrowembed.errors import ArrowEmbedError
 from arrowembed.quantization import quantize_embeddings
+from arrowembed.registry import EmbeddingEngine, shared
 
 __all__ = [
     "ArrowEmbedError",
     "Embedder",
+    "EmbeddingEngine",
     "__version__",
     "get_num_threads",
     "quantize_embeddings",
     "set_num_threads",
+    "shared",
 ]

@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 
 __all__ = [
     "ArrowArray",
+    "EmbeddingEngine",
     "Engine",
+    "ModelConfig",
     "__version__",
     "convert",
     "get_num_threads",
@@ -48,6 +50,8 @@ class EngineInfo(TypedDict):
     weights_bytes: int
     mapped: bool
     """False where the weights had to be copied (candle devices)."""
+    short_of_memory: bool
+    """Whether the weights were more than fitted into memory when the model was opened."""
     device: str
     isa: str
     """Instruction set of the kernels: scalar, avx2, avxvnni, avx512, amx or neon."""
@@ -88,8 +92,8 @@ class ConversionReport(TypedDict):
     tensors: list[TensorReport]
 
 @final
-class Engine:
-    """A mapped model, safe to share between threads."""
+class ModelConfig:
+    """What a model is opened with, checked so far as that goes without the model."""
 
     def __new__(
         cls,
@@ -102,7 +106,21 @@ class Engine:
         cache_dir: str | None = None,
         max_seq_length: int | None = None,
         verify: bool = False,
-    ) -> Engine: ...
+        preload: bool = False,
+        lock_memory: bool = False,
+    ) -> ModelConfig: ...
+
+@final
+class Engine:
+    """A mapped model, safe to share between threads.
+
+    One of an `EmbeddingEngine` is loaded whenever something is asked of it.
+    """
+
+    def __new__(
+        cls, config: ModelConfig, on_progress: Callable[[int, int], object] | None = None
+    ) -> Engine:
+        """Opens a model; `on_progress(bytes read ahead, bytes in all)`."""
     def encode(
         self,
         texts: Sequence[str],
@@ -148,6 +166,42 @@ class Engine:
     def cache_clear(self) -> None: ...
     def totals(self) -> EncodeStats:
         """Sums over all calls of this engine."""
+
+@type_check_only
+class RegisteredModel(TypedDict):
+    name: str
+    path: str
+    bytes: int | None
+    """Bytes of its weights; None, as the next two are, if it is not loaded."""
+    loaded_for: float | None
+    """Seconds since it was loaded."""
+    idle_for: float | None
+    """Seconds since it was last used."""
+
+@final
+class EmbeddingEngine:
+    """Models by name, of which it decides which are in memory."""
+
+    def __new__(
+        cls,
+        *,
+        memory_budget: int | None = None,
+        when_full: Literal["refuse", "evict"] = "refuse",
+        idle_timeout: float | None = None,
+        num_threads: int | None = None,
+    ) -> EmbeddingEngine: ...
+    @staticmethod
+    def from_env() -> EmbeddingEngine: ...
+    def register(self, name: str, config: ModelConfig) -> None: ...
+    def engine(self, name: str) -> Engine:
+        """A door to the model; does not load it."""
+    def load(self, name: str, on_progress: Callable[[int, int], object] | None = None) -> None: ...
+    def warmup(
+        self, name: str, on_progress: Callable[[int, int], object] | None = None
+    ) -> None: ...
+    def unload(self, name: str) -> bool: ...
+    def is_loaded(self, name: str) -> bool: ...
+    def info(self) -> list[RegisteredModel]: ...
 
 @final
 class ArrowArray:

@@ -11,12 +11,14 @@ import logging
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
 from arrowembed import _core, models
-from arrowembed.errors import InvalidArgumentError, MissingDependencyError, TextTypeError
-from arrowembed.options import PRECISIONS
+from arrowembed.errors import InvalidArgumentError, TextTypeError
+from arrowembed.options import PRECISIONS, checked_batch_size, checked_dim
 from arrowembed.progress import Progress, cancellable
+from arrowembed.settings import Settings
+from arrowembed.tensors import to_tensor
 from arrowembed.texts import Texts, as_texts, is_texts
 
 if TYPE_CHECKING:
@@ -73,12 +75,17 @@ class Embedder:
         token: Access token for the hub.
         revision: Branch, tag or commit on the hub.
         verify: Check every tensor against its checksum while opening.
+        preload: Read the weights into memory while opening, instead of each when it is needed.
+        lock_memory: Lock them there, so that the system never drops them; needs the right to it.
+        show_progress_bar: Of `preload`: True shows one; None shows one on a terminal when it takes
+            long.
 
     Raises:
         ModelNotFoundError: No such model; the message lists the places that were looked at.
         ModelFileError: The model's files are damaged.
         UnsupportedModelError: The engine cannot run a model of this kind.
         InvalidArgumentError: An argument is outside what is allowed.
+        OutOfMemoryError: The system does not allow to lock so much memory.
     """
 
     def __init__(
@@ -97,44 +104,58 @@ class Embedder:
         token: str | bool | None = None,
         revision: str | None = None,
         verify: bool = False,
+        preload: bool = False,
+        lock_memory: bool = False,
+        show_progress_bar: bool | None = None,
     ) -> None:
-        path = models.find(
-            name_or_path, local_files_only=local_files_only, token=token, revision=revision
-        )
-        # What a pickle carries; the token is a secret and stays out.
-        self._settings: dict[str, Any] = {
-            "device": device,
-            "compute": compute,
-            "cache_size": cache_size,
-            "cache_bytes": cache_bytes,
-            "max_seq_length": max_seq_length,
-            "prompts": dict(prompts or {}),
-            "default_prompt_name": default_prompt_name,
-            "truncate_dim": truncate_dim,
-            "local_files_only": local_files_only,
-            "revision": revision,
-            "verify": verify,
-        }
-        self._name = str(name_or_path)
-        self._path = path
-        self._engine = _core.Engine(
-            str(path),
+        settings = Settings(
             device=device,
             compute=compute,
-            cache_entries=cache_size,
+            cache_size=cache_size,
             cache_bytes=cache_bytes,
-            cache_dir=str(models.home()),
             max_seq_length=max_seq_length,
+            prompts=dict(prompts or {}),
+            default_prompt_name=default_prompt_name,
+            truncate_dim=truncate_dim,
+            local_files_only=local_files_only,
+            token=token,
+            revision=revision,
             verify=verify,
+            preload=preload,
+            lock_memory=lock_memory,
         )
-        self._metadata: dict[str, Any] = json.loads(self._engine.metadata())
-        self._prompts: dict[str, str] = {**self._metadata.get("prompts", {}), **(prompts or {})}
-        self._default_prompt_name = default_prompt_name or self._metadata.get("default_prompt_name")
-        self._embedding_size = self._engine.info()["embedding_size"]
-        self._truncate_dim = _checked_dim(truncate_dim, self._embedding_size)
+        path = settings.find(name_or_path)
+        with Progress(None, preload and show_progress_bar, unit="B") as progress:
+            engine = _core.Engine(settings.config(path), progress.callback)
+        self._start(engine, str(name_or_path), path, settings)
+
+    @classmethod
+    def over(cls, engine: _core.Engine, name: str, path: Path, settings: Settings) -> Self:
+        """One over an engine that is there; for `arrowembed.registry`."""
+        self = cls.__new__(cls)
+        self._start(engine, name, path, settings)
+        return self
+
+    def _start(self, engine: _core.Engine, name: str, path: Path, settings: Settings) -> None:
+        self._engine, self._name, self._path = engine, name, path
+        self._settings = settings.to_pickle()
+        self._metadata: dict[str, Any] = json.loads(engine.metadata())
+        self._prompts: dict[str, str] = {**self._metadata.get("prompts", {}), **settings.prompts}
+        self._default_prompt_name = settings.default_prompt_name or self._metadata.get(
+            "default_prompt_name"
+        )
+        info = engine.info()
+        self._embedding_size = info["embedding_size"]
+        self._truncate_dim = checked_dim(settings.truncate_dim, self._embedding_size)
         self._warned_of_truncation = False
         if self._default_prompt_name is not None:
             self._named_prompt(self._default_prompt_name)
+        if info["short_of_memory"]:
+            logger.warning(
+                "%s is larger than the memory that is available; its weights will be read from "
+                "the disk again and again",
+                info["path"],
+            )
 
     @overload
     def encode(
@@ -236,7 +257,7 @@ class Embedder:
         common: dict[str, Any] = {
             "prompt": self._prompt(prompt_name, prompt),
             "normalize": normalize,
-            "max_texts": _checked_batch_size(batch_size),
+            "max_texts": checked_batch_size(batch_size),
             "truncate": truncate,
         }
         with Progress(len(texts), False if single else show_progress_bar) as progress:
@@ -252,7 +273,7 @@ class Embedder:
                 )
         self._warn_once_of_truncation(stats)
         if tokens:
-            converted = [_tensor(m) for m in matrices] if convert_to_tensor else matrices
+            converted = [to_tensor(m) for m in matrices] if convert_to_tensor else matrices
             return converted[0] if single else converted
         result: NDArray[Any] = vectors
         if precision != "float32":
@@ -262,7 +283,7 @@ class Embedder:
         if single:
             result = result[0]
         if convert_to_tensor:
-            return _tensor(result)
+            return to_tensor(result)
         return result if convert_to_numpy or single else list(result)
 
     def encode_query(self, sentences: Texts, **options: Unpack[EncodeOptions]) -> NDArray[Any]:
@@ -336,6 +357,8 @@ class Embedder:
     ) -> _core.ArrowArray:
         """Embeds an Arrow column of strings without making Python objects of them.
 
+        All its vectors are held at once; pass a column in pieces to stream it.
+
         Args:
             column: Anything that offers its strings by the Arrow PyCapsule interface
                 (`__arrow_c_array__` or `__arrow_c_stream__`): pyarrow, polars, duckdb and others.
@@ -363,7 +386,7 @@ class Embedder:
             pooling=pooling,
             normalize=normalize,
             truncate_dim=self._dim(truncate_dim),
-            max_texts=_checked_batch_size(batch_size),
+            max_texts=checked_batch_size(batch_size),
             truncate=truncate,
         )
         self._warn_once_of_truncation(stats)
@@ -523,7 +546,7 @@ class Embedder:
     def _dim(self, truncate_dim: int | None) -> int | None:
         if truncate_dim is None:
             return self._truncate_dim
-        return _checked_dim(truncate_dim, self._embedding_size)
+        return checked_dim(truncate_dim, self._embedding_size)
 
     def _vectors(self, value: Texts | ArrayLike) -> ArrayLike:
         if is_texts(value):
@@ -550,28 +573,3 @@ def _reopen(name: str, path: str, settings: dict[str, Any]) -> Embedder:
         settings["revision"] = None
         return Embedder(path, **settings)
     return Embedder(name, **settings)
-
-
-def _checked_dim(truncate_dim: int | None, embedding_size: int) -> int | None:
-    if truncate_dim is not None and not 1 <= truncate_dim <= embedding_size:
-        raise InvalidArgumentError(
-            f"truncate_dim: {truncate_dim}; expected 1 to {embedding_size}, the model's dimension"
-        )
-    return truncate_dim
-
-
-def _checked_batch_size(batch_size: int | None) -> int | None:
-    if batch_size is not None and batch_size < 1:
-        raise InvalidArgumentError(f"batch_size: {batch_size}; expected 1 or more, or None")
-    return batch_size
-
-
-def _tensor(array: NDArray[Any]) -> Any:
-    """A torch tensor over the array's memory."""
-    try:
-        import torch  # noqa: PLC0415 - optional, and slow to import
-    except ModuleNotFoundError as error:
-        raise MissingDependencyError.of(
-            "torch", purpose="convert_to_tensor=True", install="torch"
-        ) from error
-    return torch.from_dlpack(array)

@@ -12,6 +12,7 @@ __all__ = [
     "DeviceError",
     "InvalidArgumentError",
     "InvalidTextError",
+    "MemoryBudgetError",
     "MissingDependencyError",
     "ModelFileError",
     "ModelIOError",
@@ -99,6 +100,12 @@ class OutOfMemoryError(ArrowEmbedError, MemoryError):
     """Memory for the operation could not be had."""
 
     code = "out_of_memory"
+
+
+class MemoryBudgetError(OutOfMemoryError):
+    """A model does not fit into the memory budget of its `EmbeddingEngine`."""
+
+    code = "memory_budget"
 
 
 class DeviceError(ArrowEmbedError, RuntimeError):

@@ -1,8 +1,10 @@
-"""The options of `Embedder.encode` and its siblings, as types."""
+"""The options of `Embedder.encode` and its siblings: their types, and what they may be."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
+
+from arrowembed.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -85,3 +87,19 @@ class ModelInfo(TypedDict):
     tokens: int
     truncated: int
     cache: CacheInfo
+
+
+def checked_dim(truncate_dim: int | None, embedding_size: int) -> int | None:
+    """The argument itself, if the model has so many dimensions."""
+    if truncate_dim is not None and not 1 <= truncate_dim <= embedding_size:
+        raise InvalidArgumentError(
+            f"truncate_dim: {truncate_dim}; expected 1 to {embedding_size}, the model's dimension"
+        )
+    return truncate_dim
+
+
+def checked_batch_size(batch_size: int | None) -> int | None:
+    """The argument itself, if it is a number of texts."""
+    if batch_size is not None and batch_size < 1:
+        raise InvalidArgumentError(f"batch_size: {batch_size}; expected 1 or more, or None")
+    return batch_size

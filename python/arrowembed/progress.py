@@ -39,33 +39,35 @@ def cancellable() -> Iterator[None]:
 
 
 class Progress:
-    """A tqdm bar over a known number of texts, shown only when it is wanted.
+    """A tqdm bar over a number of texts or bytes, shown only when it is wanted.
 
     Args:
-        total: Number of texts.
+        total: Number of them; None if the callback will tell.
         show: True shows it at once, False never; None shows it on a terminal once the call has
             run for a second.
+        unit: What is counted; "B" for bytes.
 
     Raises:
         MissingDependencyError: `show` is True and tqdm is not installed.
     """
 
-    def __init__(self, total: int, show: bool | None) -> None:
+    def __init__(self, total: int | None, show: bool | None, unit: str = " texts") -> None:
         self._total = total
+        self._unit = unit
         self._bar: Any = None
         self._automatic = show is None and sys.stderr is not None and sys.stderr.isatty()
         self._cancelled = _cancelled.get()
         self._start = time.monotonic()
         if show:
-            self._bar = _tqdm()(total=total, unit=" texts")
+            self._bar = self._make_bar()
 
     @property
-    def callback(self) -> Callable[[int], object] | None:
-        """What to call with the number of texts done; None if nobody wants to know."""
+    def callback(self) -> Callable[..., object] | None:
+        """What to call with the number done, and perhaps in all; None if nobody wants to know."""
         wanted = self._automatic or self._bar is not None or self._cancelled is not None
         return self._report if wanted else None
 
-    def _report(self, done: int) -> None:
+    def _report(self, done: int, total: int | None = None) -> None:
         if self._cancelled is not None and self._cancelled.is_set():
             from asyncio import CancelledError  # noqa: PLC0415 - slow to import
 
@@ -73,6 +75,7 @@ class Progress:
         if self._bar is None and self._automatic:
             self._start_when_long()
         if self._bar is not None:
+            self._bar.total = total if total is not None else self._total
             self._bar.update(done - self._bar.n)
 
     def __enter__(self) -> Self:
@@ -91,9 +94,13 @@ class Progress:
         if time.monotonic() - self._start < _AUTOMATIC_AFTER:
             return
         try:
-            self._bar = _tqdm()(total=self._total, unit=" texts", leave=False)
+            self._bar = self._make_bar(leave=False)
         except MissingDependencyError:
             self._automatic = False
+
+    def _make_bar(self, *, leave: bool = True) -> Any:
+        of_bytes = self._unit == "B"
+        return _tqdm()(total=self._total, unit=self._unit, unit_scale=of_bytes, leave=leave)
 
 
 def _tqdm() -> Any:

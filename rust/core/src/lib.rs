@@ -96,3 +96,8 @@ pub use threads::{Monitor, num_threads, set_num_threads};
 pub use tokenize::Tokens;
 pub use weights::arrow::ArrowFile;
 pub use weights::{DType, InFile, Layout, Tensor, TensorSource};
+
+/// The Rust examples of the guide compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/guides/memory-and-registry.md")]
+struct Guide;

@@ -58,7 +58,7 @@ fn preload(maps: &[Buffer], chunk: usize, mut monitor: Option<LoadMonitor<'_>>) 
                 read_ahead(next);
             }
             for page in part.chunks(SMALLEST_PAGE) {
-                black_box(page.first());
+                black_box(page.first().copied());
             }
             done += part.len();
             if monitor.as_mut().is_some_and(|monitor| monitor(done, all).is_break()) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::config::EngineConfig;
-use super::state::{Asked, InMemory, Loading, State};
+use super::state::{Asked, Gone, InMemory, Loading, State};
 use crate::error::{Error, Result};
 use crate::model_config::LoadMonitor;
 use crate::process::PerProcess;
@@ -100,7 +100,7 @@ impl<M: Send + Sync + 'static> Pool<M> {
         let mut admit = |bytes| {
             let EngineConfig { memory_budget, when_full, .. } = self.config;
             let evicted = shared.lock().admit(name, bytes, memory_budget, when_full)?;
-            drop(evicted);
+            let_go(evicted, "the memory budget is full");
             Ok(())
         };
         let opened = open(&mut report, &mut admit);
@@ -233,6 +233,13 @@ fn wait<M>(
     }
 }
 
+/// Drops models and says so in the log, both without the lock: whoever hears the log may need it.
+fn let_go<M>(models: Vec<Gone<M>>, reason: &str) {
+    for model in models {
+        tracing::info!(model = model.name, reason, "a model was unloaded");
+    }
+}
+
 /// Sleeps until the next model is due, and unloads it; ends with the pool.
 fn unload_idle<M>(shared: &Shared<M>, timeout: Duration, clock: &dyn Fn() -> Instant) {
     let mut state = shared.lock();
@@ -241,8 +248,7 @@ fn unload_idle<M>(shared: &Shared<M>, timeout: Duration, clock: &dyn Fn() -> Ins
         let (idle, next) = state.unload_idle(timeout, now);
         if !idle.is_empty() {
             drop(state);
-            // To give back gigabytes takes a while, in which others may have the lock.
-            drop(idle);
+            let_go(idle, "nobody used it");
             shared.changed.notify_all();
             state = shared.lock();
             continue;

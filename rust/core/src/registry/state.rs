@@ -76,6 +76,12 @@ pub(crate) enum Asked<M> {
     Open(Arc<Loading<M>>),
 }
 
+/// A model that was unloaded. To be dropped once the lock is open again: that takes a while.
+pub(crate) struct Gone<M> {
+    pub(crate) name: String,
+    _model: Arc<M>,
+}
+
 /// What is known of a model in memory.
 pub(crate) struct InMemory {
     pub(crate) bytes: u64,
@@ -138,8 +144,7 @@ impl<M> State<M> {
         }
     }
 
-    /// Reserves `needed` bytes for a model that is being loaded. Returns what was evicted for it, to be
-    /// dropped once the lock is open again.
+    /// Reserves `needed` bytes for a model that is being loaded. Returns what was evicted for it.
     ///
     /// # Errors
     /// [`Error::MemoryBudget`] if it does not fit; then nothing was evicted.
@@ -149,7 +154,7 @@ impl<M> State<M> {
         needed: u64,
         budget: Option<u64>,
         when_full: WhenFull,
-    ) -> Result<Vec<Arc<M>>> {
+    ) -> Result<Vec<Gone<M>>> {
         let mut evicted = Vec::new();
         if let Some(budget) = budget {
             let victims = match when_full {
@@ -170,10 +175,7 @@ impl<M> State<M> {
                 let (name, loaded) = (name.to_owned(), self.names_in_memory());
                 return Err(Error::MemoryBudget { name, needed, budget, in_use, loaded });
             }
-            for victim in go {
-                tracing::info!(model = victim, "unloaded: the memory budget is full");
-                evicted.extend(self.unload(&victim));
-            }
+            evicted.extend(go.into_iter().filter_map(|name| self.unload(&name)));
         }
         if let Some(Slot::Loading { reserved, .. }) = self.slots.get_mut(name) {
             *reserved = needed;
@@ -181,9 +183,8 @@ impl<M> State<M> {
         Ok(evicted)
     }
 
-    /// Takes a model out of memory, once nobody uses it any more. `None` if it is not loaded. What is returned
-    /// is to be dropped once the lock is open again.
-    pub(crate) fn unload(&mut self, name: &str) -> Option<Arc<M>> {
+    /// Takes a model out of memory, once nobody uses it any more. `None` if it is not loaded.
+    pub(crate) fn unload(&mut self, name: &str) -> Option<Gone<M>> {
         let slot = self.slots.get_mut(name)?;
         let Slot::Loaded(loaded) = slot else { return None };
         let (model, bytes) = (Arc::clone(&loaded.model), loaded.bytes);
@@ -193,7 +194,7 @@ impl<M> State<M> {
         } else {
             self.slots.remove(name);
         }
-        Some(model)
+        Some(Gone { name: name.to_owned(), _model: model })
     }
 
     /// Unloads what nobody has used for `timeout`; also says when the next one may be due.
@@ -201,7 +202,7 @@ impl<M> State<M> {
         &mut self,
         timeout: Duration,
         now: Instant,
-    ) -> (Vec<Arc<M>>, Option<Instant>) {
+    ) -> (Vec<Gone<M>>, Option<Instant>) {
         let (mut idle, mut next) = (Vec::new(), None::<Instant>);
         for (name, slot) in &mut self.slots {
             let Slot::Loaded(loaded) = slot else { continue };
@@ -215,11 +216,7 @@ impl<M> State<M> {
                 next = Some(next.map_or(due, |next| next.min(due)));
             }
         }
-        let idle = idle.iter().filter_map(|name| {
-            tracing::info!(model = name, "unloaded: nobody used it");
-            self.unload(name)
-        });
-        (idle.collect(), next)
+        (idle.iter().filter_map(|name| self.unload(name)).collect(), next)
     }
 
     /// What is known of a model, if it is loaded.
