@@ -225,6 +225,23 @@ def test_wrong_settings_are_named(arguments, name):
         EmbeddingEngine(**arguments)
 
 
+def test_an_embedder_from_the_environment(bert_folder, monkeypatch):
+    with pytest.raises(InvalidArgumentError, match="ARROWEMBED_MODEL: is not set"):
+        Embedder.from_env()
+    monkeypatch.setenv("ARROWEMBED_MODEL", str(bert_folder))
+    assert Embedder.from_env().encode("a").shape == Embedder(bert_folder).encode("a").shape
+    monkeypatch.setenv("ARROWEMBED_MAX_SEQ_LENGTH", "12")
+    monkeypatch.setenv("ARROWEMBED_CACHE_ENTRIES", "7")
+    monkeypatch.setenv("ARROWEMBED_COMPUTE", "int8")
+    info = Embedder.from_env().info()
+    assert info["path"] != str(bert_folder / "model.arrow")
+    assert (info["max_seq_length"], info["compute"]) == (12, "int8")
+    assert info["cache"]["max_entries"] == 7
+    monkeypatch.setenv("ARROWEMBED_COMPUTE", "int4")
+    with pytest.raises(InvalidArgumentError, match='ARROWEMBED_COMPUTE: is "int4", allowed are'):
+        Embedder.from_env()
+
+
 def test_settings_from_the_environment(bert_folder, monkeypatch):
     monkeypatch.setenv("ARROWEMBED_MEMORY_BUDGET", "1")
     with pytest.raises(MemoryBudgetError, match="memory budget of 1 bytes"):

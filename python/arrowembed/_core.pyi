@@ -17,6 +17,7 @@ __all__ = [
     "isa",
     "quantize",
     "set_num_threads",
+    "settings_from_env",
     "verify",
 ]
 
@@ -109,6 +110,9 @@ class ModelConfig:
         preload: bool = False,
         lock_memory: bool = False,
     ) -> ModelConfig: ...
+
+def settings_from_env() -> dict[str, Any]:
+    """What the environment says, as keyword arguments of `Embedder`."""
 
 @final
 class Engine:

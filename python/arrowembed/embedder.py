@@ -7,13 +7,12 @@ which takes a fifth off the time of a fresh process to its first vector.
 from __future__ import annotations
 
 import json
-import logging
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
-from arrowembed import _core, models
+from arrowembed import _core, models, notices
 from arrowembed.errors import InvalidArgumentError, TextTypeError
 from arrowembed.options import PRECISIONS, checked_batch_size, checked_dim
 from arrowembed.progress import Progress, cancellable
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
         PromptOptions,
         VectorOptions,
     )
-
-logger = logging.getLogger("arrowembed")
 
 _QUERY_PROMPTS = ("query",)
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -130,6 +127,18 @@ class Embedder:
         self._start(engine, str(name_or_path), path, settings)
 
     @classmethod
+    def from_env(cls) -> Self:
+        """One with what the environment says.
+
+        That is `ARROWEMBED_MODEL`, a name or path, and optionally `ARROWEMBED_DEVICE`, `_COMPUTE`,
+        `_MAX_SEQ_LENGTH`, `_CACHE_ENTRIES`, `_CACHE_BYTES`, `_VERIFY`, `_PRELOAD`, `_LOCK_MEMORY`.
+
+        Raises:
+            InvalidArgumentError: A variable's value is wrong; the message names it.
+        """
+        return cls(**_core.settings_from_env())
+
+    @classmethod
     def over(cls, engine: _core.Engine, name: str, path: Path, settings: Settings) -> Self:
         """One over an engine that is there; for `arrowembed.registry`."""
         self = cls.__new__(cls)
@@ -145,17 +154,12 @@ class Embedder:
             "default_prompt_name"
         )
         info = engine.info()
+        notices.short_of_memory(info)
         self._embedding_size = info["embedding_size"]
         self._truncate_dim = checked_dim(settings.truncate_dim, self._embedding_size)
         self._warned_of_truncation = False
         if self._default_prompt_name is not None:
             self._named_prompt(self._default_prompt_name)
-        if info["short_of_memory"]:
-            logger.warning(
-                "%s is larger than the memory that is available; its weights will be read from "
-                "the disk again and again",
-                info["path"],
-            )
 
     @overload
     def encode(
@@ -556,14 +560,7 @@ class Embedder:
     def _warn_once_of_truncation(self, stats: _core.EncodeStats) -> None:
         if stats["truncated"] and not self._warned_of_truncation:
             self._warned_of_truncation = True
-            logger.warning(
-                "%d of %d texts were longer than the model's %d tokens and were cut; later ones "
-                "are only counted, in info()['truncated']. encode(..., truncate=False) refuses "
-                "them instead",
-                stats["truncated"],
-                stats["texts"],
-                self.max_seq_length,
-            )
+            notices.truncated(stats, self.max_seq_length)
 
 
 def _reopen(name: str, path: str, settings: dict[str, Any]) -> Embedder:

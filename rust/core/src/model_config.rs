@@ -106,6 +106,41 @@ impl ModelConfig {
         &self.path
     }
 
+    /// Where the model computes.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// In which numbers it computes; `None` is those that it is stored in.
+    pub fn compute(&self) -> Option<Compute> {
+        self.compute
+    }
+
+    /// How many vectors are kept for texts that come again.
+    pub fn cache(&self) -> CacheLimits {
+        self.cache
+    }
+
+    /// Longest input in tokens; `None` is the model's own limit.
+    pub fn max_seq_length(&self) -> Option<usize> {
+        self.max_seq_length
+    }
+
+    /// Whether every tensor is compared with its checksum.
+    pub fn verify(&self) -> bool {
+        self.verify
+    }
+
+    /// Whether the weights are read into memory when the model is opened.
+    pub fn preload(&self) -> bool {
+        self.preload
+    }
+
+    /// Whether the weights are locked in memory.
+    pub fn lock_memory(&self) -> bool {
+        self.lock_memory
+    }
+
     /// Opens the model.
     ///
     /// # Errors

@@ -41,6 +41,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<engine::Engine>()?;
     module.add_class::<registry::EmbeddingEngine>()?;
     module.add_class::<arrow::ArrowArray>()?;
+    module.add_function(wrap_pyfunction!(model_config::settings_from_env, module)?)?;
     module.add_function(wrap_pyfunction!(quantize::quantize, module)?)?;
     module.add_function(wrap_pyfunction!(convert::convert, module)?)?;
     module.add_function(wrap_pyfunction!(convert::verify, module)?)?;

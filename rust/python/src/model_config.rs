@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use arrowembed::CacheLimits;
+use arrowembed::{CacheLimits, Compute};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::arguments::optional_count;
 use crate::errors::Raise;
@@ -54,6 +55,23 @@ impl ModelConfig {
         }
         builder.build().raise(py).map(Self)
     }
+}
+
+/// What the environment says, as keyword arguments of `Embedder`.
+#[pyfunction]
+pub(crate) fn settings_from_env(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let config = arrowembed::ModelConfig::from_env().raise(py)?;
+    let dict = PyDict::new(py);
+    dict.set_item("name_or_path", config.path().as_os_str())?;
+    dict.set_item("device", config.device())?;
+    dict.set_item("compute", config.compute().map(Compute::name))?;
+    dict.set_item("cache_size", config.cache().entries)?;
+    dict.set_item("cache_bytes", config.cache().bytes)?;
+    dict.set_item("max_seq_length", config.max_seq_length())?;
+    dict.set_item("verify", config.verify())?;
+    dict.set_item("preload", config.preload())?;
+    dict.set_item("lock_memory", config.lock_memory())?;
+    Ok(dict)
 }
 
 fn entries(value: &Bound<'_, PyAny>) -> PyResult<Option<usize>> {
