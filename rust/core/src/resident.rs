@@ -1,6 +1,7 @@
 //! A model's weights in memory: read ahead, locked there, and whether there is room for them.
 
 use std::hint::black_box;
+#[cfg(unix)]
 use std::io;
 use std::path::Path;
 
