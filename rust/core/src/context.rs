@@ -12,7 +12,7 @@ use crate::models::{self, Encoder};
 #[cfg(feature = "candle")]
 use crate::ops::candle;
 use crate::ops::{Backend, Ops, cpu};
-use crate::plan::MicroBatch;
+use crate::plan::{EXPANDED_TOKENS, MicroBatch, TOKENS};
 use crate::threads;
 use crate::weights::TensorSource;
 
@@ -65,6 +65,11 @@ pub(crate) trait Model: Send + Sync {
         None
     }
 
+    /// Tokens that a micro-batch should have at most.
+    fn tokens_at_once(&self) -> usize {
+        TOKENS
+    }
+
     /// What the layers behind the pooling make of a pooled vector.
     fn project(&self, pooled: &[f32]) -> Result<Vec<f32>>;
 
@@ -84,7 +89,9 @@ pub(crate) fn load(
         let mut loader = cpu::Loader::new(weights);
         let encoder = models::load(architecture, config, &mut loader)?;
         let dense = Dense::load(&mut loader, &metadata.dense)?;
-        return Ok(Box::new(OnCpu { encoder, dense, compute }));
+        let stored = |name: &&str| matches!(weights.stored_rows(name), Ok(Some(_)));
+        let expands = weights.names().iter().any(stored);
+        return Ok(Box::new(OnCpu { encoder, dense, compute, expands }));
     }
     #[cfg(feature = "candle")]
     {
@@ -114,6 +121,8 @@ struct OnCpu {
     encoder: Box<dyn Encoder<cpu::Cpu, cpu::Context>>,
     dense: Dense<cpu::Cpu>,
     compute: Compute,
+    /// Whether matrices are expanded on the way into each product.
+    expands: bool,
 }
 
 impl Model for OnCpu {
@@ -139,7 +148,7 @@ impl Model for OnCpu {
             CONTEXT.with(|Context(context)| {
                 context.set_compute(self.compute);
                 let forward = |batch: &MicroBatch| self.encoder.forward(context, batch);
-                let hidden = context.as_member(member, batch, forward)?;
+                let hidden = context.as_member(member, batch, !self.expands, forward)?;
                 consume(&context.to_host(hidden)?)
             })
         };
@@ -148,6 +157,10 @@ impl Model for OnCpu {
             |member| forward(member, consume),
             |member| forward(member, &mut |_| Ok(())),
         )
+    }
+
+    fn tokens_at_once(&self) -> usize {
+        if self.expands { EXPANDED_TOKENS } else { TOKENS }
     }
 
     fn project(&self, pooled: &[f32]) -> Result<Vec<f32>> {

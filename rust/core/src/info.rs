@@ -61,9 +61,9 @@ impl FileInfo {
             if integers_of(name).is_some() {
                 continue;
             }
-            let tensor = weights.require(name)?;
-            num_parameters += tensor.shape.iter().product::<usize>();
-            *dtypes.entry(tensor.dtype.name()).or_default() += 1;
+            let (shape, dtype) = weights.describe(name)?;
+            num_parameters += shape.iter().product::<usize>();
+            *dtypes.entry(dtype).or_default() += 1;
         }
         Ok(Self { path, weights_bytes, num_parameters, dtypes })
     }

@@ -95,7 +95,7 @@ pub use registry::{EmbeddingEngine, EngineConfig, EngineConfigBuilder, Registere
 pub use threads::{Monitor, num_threads, set_num_threads};
 pub use tokenize::Tokens;
 pub use weights::arrow::ArrowFile;
-pub use weights::{DType, InFile, Layout, Tensor, TensorSource};
+pub use weights::{DType, InFile, Layout, StoredRows, Tensor, TensorSource};
 
 /// The Rust examples of the guide compile.
 #[cfg(doctest)]

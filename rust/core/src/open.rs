@@ -27,6 +27,8 @@ pub(crate) struct OpenOptions {
     pub(crate) compute: Option<Compute>,
     /// Whether every tensor is compared with its checksum.
     pub(crate) verify: bool,
+    /// Whether the device computes from a GGUF file's blocks as they are.
+    pub(crate) blocks: bool,
 }
 
 /// A model whose weights are mapped and packed.
@@ -62,6 +64,20 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<OpenModel> {
     }
     let SourceModel { metadata, weights, files, .. } = model;
     let mut dtype = options.compute.and_then(|compute| compute.dtype_for(weights.compute()));
+    let weights = match weights {
+        // Kernels expand its blocks where they are mapped.
+        Weights::Gguf(model) if dtype.is_none() && options.blocks => {
+            return Ok(OpenModel {
+                metadata,
+                tokenizer,
+                weights_bytes: model.payload_bytes(),
+                compute: Compute::Float32,
+                path: files.into_iter().next().unwrap_or_default(),
+                weights: Arc::new(*model),
+            });
+        }
+        weights => weights,
+    };
     if !checksums {
         // Exact whatever the checkpoint was saved in; who wants less converts it.
         dtype = dtype.or(Some(DType::Float32));

@@ -217,7 +217,8 @@ impl Engine {
             tracing::debug_span!("forward", texts = lengths.len(), tokens = count).entered();
         let width = self.dimensions.hidden_size;
         let mut slots: Vec<Option<T>> = slots.into_iter().map(Some).collect();
-        let batches = plan(&lengths, budget(count, threads::num_threads()?), max_texts);
+        let most = self.model.tokens_at_once();
+        let batches = plan(&lengths, budget(count, threads::num_threads()?, most), max_texts);
         let mut jobs: Vec<Vec<(usize, T)>> = batches
             .into_iter()
             .map(|batch| batch.into_iter().filter_map(|i| Some((i, slots[i].take()?))).collect())

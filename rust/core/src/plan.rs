@@ -10,13 +10,17 @@ use crate::tokenize::Tokens;
 
 /// Tokens in a micro-batch, unless one text alone has more. The kernels are as fast with any number
 /// above 24 or so; with more the activations leave the cache, with fewer the weights are read too often.
-const BUDGET: usize = 128;
+pub(crate) const TOKENS: usize = 128;
 
-/// Tokens for the micro-batches of a call so that no thread is left without one at the end.
-pub(crate) fn budget(tokens: usize, threads: usize) -> usize {
-    match tokens.div_ceil(BUDGET) {
-        0 | 1 => BUDGET,
-        batches => tokens.div_ceil(batches.next_multiple_of(threads)).max(BUDGET / 4),
+/// The same where weights are expanded once for each micro-batch: that takes as long as to multiply with some
+/// fifty tokens.
+pub(crate) const EXPANDED_TOKENS: usize = 512;
+
+/// Tokens for the micro-batches of a call, at most so many, so that no thread is left without one at the end.
+pub(crate) fn budget(tokens: usize, threads: usize, most: usize) -> usize {
+    match tokens.div_ceil(most) {
+        0 | 1 => most,
+        batches => tokens.div_ceil(batches.next_multiple_of(threads)).max(most / 4),
     }
 }
 
@@ -118,11 +122,12 @@ mod tests {
 
     #[test]
     fn tokens_are_spread_evenly_over_the_threads() {
-        assert_eq!(budget(0, 2), 128);
-        assert_eq!(budget(128, 2), 128);
-        assert_eq!(budget(129, 2), 65);
-        assert_eq!(budget(300, 2), 75);
-        assert_eq!(budget(10_000, 2), 125);
-        assert_eq!(budget(200, 64), 32);
+        assert_eq!(budget(0, 2, 128), 128);
+        assert_eq!(budget(128, 2, 128), 128);
+        assert_eq!(budget(129, 2, 128), 65);
+        assert_eq!(budget(300, 2, 128), 75);
+        assert_eq!(budget(10_000, 2, 128), 125);
+        assert_eq!(budget(1_000, 2, 512), 500);
+        assert_eq!(budget(200, 64, 128), 32);
     }
 }

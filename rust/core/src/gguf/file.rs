@@ -99,6 +99,11 @@ impl GgufFile {
         self.maps.iter().map(|map| map.path().to_owned()).collect()
     }
 
+    /// The same as they are mapped.
+    pub(crate) fn maps(&self) -> &[Arc<MappedFile>] {
+        &self.maps
+    }
+
     /// All tensors, in file order.
     ///
     /// # Errors

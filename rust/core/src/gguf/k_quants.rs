@@ -45,7 +45,9 @@ pub(super) fn q3_k(block: &[u8; 110], y: &mut [f32; 256]) {
 }
 
 /// The scale and the minimum of 32 elements, of eight in 12 bytes with six bits each.
-fn scale_and_min(packed: &[u8], j: usize) -> (f32, f32) {
+#[inline(always)]
+#[allow(clippy::inline_always)] // kernels call it, too
+pub(crate) fn scale_and_min(packed: &[u8], j: usize) -> (f32, f32) {
     let (scale, min) = if j < 4 {
         (packed[j] & 63, packed[j + 4] & 63)
     } else {

@@ -2,19 +2,20 @@
 //!
 //! [`file`] maps a file, [`parts`] finds the others of its model; [`metadata`], their [`values`] and
 //! [`tensors`] are what the header says, read by a [`cursor`] that trusts nothing. [`types`] are the
-//! element types, [`quants`] and [`k_quants`] expand their blocks to floats. [`tokenizer`] rebuilds
+//! element types, [`quants`] and [`k_quants`] expand their blocks to floats, [`rows`] those of a matrix. [`tokenizer`] rebuilds
 //! the tokenizer that the metadata describe. [`described`] says the metadata in the words of Hugging Face,
 //! [`names`] the tensors' names, and [`model`] is the file under both.
 
 mod cursor;
 mod described;
 pub(crate) mod file;
-mod k_quants;
+pub(crate) mod k_quants;
 pub(crate) mod metadata;
 pub(crate) mod model;
 mod names;
 mod parts;
 pub(crate) mod quants;
+pub(crate) mod rows;
 pub(crate) mod tensors;
 pub(crate) mod tokenizer;
 pub(crate) mod types;

@@ -12,7 +12,7 @@ use super::tensors::GgufTensor;
 use super::types::GgmlType;
 use crate::error::{Error, Result};
 use crate::metadata::Metadata;
-use crate::weights::{DType, Layout, Tensor, TensorSource};
+use crate::weights::{DType, InFile, Layout, StoredRows, Tensor, TensorSource};
 
 /// A GGUF file whose tensors have Hugging Face's names.
 #[derive(Debug)]
@@ -69,6 +69,11 @@ impl GgufModel {
         self.file.get(self.by_name.get(name)?)
     }
 
+    /// Bytes of all its tensors.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        self.names.iter().filter_map(|name| self.find(name)).map(|t| t.data.len() as u64).sum()
+    }
+
     /// The file, or all its parts.
     pub(crate) fn paths(&self) -> Vec<PathBuf> {
         self.file.paths()
@@ -102,10 +107,38 @@ impl TensorSource for GgufModel {
             data = data.typed_data::<f32>().iter().map(|gain| gain - 1.0).collect();
             dtype = DType::Float32;
         }
-        let shape = match tensor.shape[..] {
-            [width] if tensor.name == "token_types.weight" => vec![1, width],
-            _ => tensor.shape.clone(),
+        let (name, shape) = (name.to_owned(), shape(tensor));
+        Ok(Some(Tensor { name, shape, dtype, layout: Layout::RowMajor, data }))
+    }
+
+    fn in_file(&self, data: &Buffer) -> Option<InFile> {
+        self.file.maps().iter().find_map(|map| InFile::find(map, data))
+    }
+
+    fn maps(&self) -> Vec<Buffer> {
+        self.file.maps().iter().map(|map| map.map().clone()).collect()
+    }
+
+    fn stored_rows(&self, name: &str) -> Result<Option<StoredRows>> {
+        let Some(tensor) = self.find(name) else { return Ok(None) };
+        let &[_, width] = &shape(tensor)[..] else {
+            let reason = format!("has shape {:?}, expected is a matrix", tensor.shape);
+            return Err(Error::config(&tensor.name, reason));
         };
-        Ok(Some(Tensor { name: name.to_owned(), shape, dtype, layout: Layout::RowMajor, data }))
+        Ok(StoredRows::new(tensor.kind, width, tensor.data.clone()))
+    }
+
+    fn describe(&self, name: &str) -> Result<(Vec<usize>, &'static str)> {
+        let missing = || Error::MissingTensor { name: name.to_owned() };
+        let tensor = self.find(name).ok_or_else(missing)?;
+        Ok((shape(tensor), tensor.kind.name()))
+    }
+}
+
+/// A tensor's shape; a single token type is a table of one row.
+fn shape(tensor: &GgufTensor) -> Vec<usize> {
+    match tensor.shape[..] {
+        [width] if tensor.name == "token_types.weight" => vec![1, width],
+        _ => tensor.shape.clone(),
     }
 }

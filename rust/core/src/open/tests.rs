@@ -115,8 +115,12 @@ fn weights_made_when_opened_are_those_of_a_conversion() {
         let dtype = compute.name();
         let converted = folder.path().join(dtype);
         convert_to(&source, &converted, &options(dtype, "packed", "arrow", "none"));
-        let options =
-            OpenOptions { cache_dir: cache_dir.clone(), compute: Some(compute), verify: true };
+        let options = OpenOptions {
+            cache_dir: cache_dir.clone(),
+            compute: Some(compute),
+            verify: true,
+            blocks: true,
+        };
         let (opened, converted) =
             (open(&source, &options).unwrap(), open(&converted, &options).unwrap());
         assert_eq!((opened.compute, converted.compute), (compute, compute));

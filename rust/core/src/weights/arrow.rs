@@ -150,8 +150,8 @@ impl TensorSource for ArrowFile {
         row.tensor(data, &self.path).map(Some)
     }
 
-    fn in_file(&self, tensor: &Tensor) -> Option<InFile> {
-        InFile::find(self.file.as_ref()?, &tensor.data)
+    fn in_file(&self, data: &Buffer) -> Option<InFile> {
+        InFile::find(self.file.as_ref()?, data)
     }
 
     fn maps(&self) -> Vec<Buffer> {

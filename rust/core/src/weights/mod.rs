@@ -8,6 +8,7 @@
 
 pub(crate) mod arrow;
 pub(crate) mod embedded;
+pub(crate) mod float16;
 pub(crate) mod map;
 #[cfg(any(test, feature = "measure"))]
 pub(crate) mod memory;
@@ -25,6 +26,7 @@ pub use map::InFile;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+pub use crate::gguf::rows::StoredRows;
 
 #[cfg(target_endian = "big")]
 compile_error!("model files are little-endian and are used as they are in memory");
@@ -210,14 +212,30 @@ pub trait TensorSource: Send + Sync {
     /// If the tensor is there but cannot be read.
     fn get(&self, name: &str) -> Result<Option<Tensor>>;
 
-    /// Where a tensor's data lies in its file, if it can be read there instead of in memory.
-    fn in_file(&self, _tensor: &Tensor) -> Option<InFile> {
+    /// Where data of a tensor lies in its file, if it can be read there instead of in memory.
+    fn in_file(&self, _data: &Buffer) -> Option<InFile> {
         None
     }
 
     /// The mapped files that tensors are parts of, whole, so that they can be read ahead and locked.
     fn maps(&self) -> Vec<Buffer> {
         Vec::new()
+    }
+
+    /// A matrix's or a table's rows in blocks that kernels expand, for sources that store them so.
+    ///
+    /// # Errors
+    /// If the tensor is there but is no matrix.
+    fn stored_rows(&self, _name: &str) -> Result<Option<StoredRows>> {
+        Ok(None)
+    }
+
+    /// A tensor's shape and the name of the type that its elements are stored in.
+    ///
+    /// # Errors
+    /// [`Error::MissingTensor`] if there is none.
+    fn describe(&self, name: &str) -> Result<(Vec<usize>, &'static str)> {
+        self.require(name).map(|tensor| (tensor.shape, tensor.dtype.name()))
     }
 
     /// The tensor of that name.

@@ -15,6 +15,7 @@ use super::matmul::{Finish, Panels, matmul};
 pub(super) use super::rows::{NormJob, TableData};
 use super::rows::{add_table_row, norm_row, rotate_head};
 use super::simd::Simd;
+use super::stored::{self, Stored};
 use super::views::{Rows, RowsMut};
 use crate::ops::{Activation, Rotations};
 
@@ -26,6 +27,7 @@ pub(super) enum Weights<'a> {
     BFloat16(Panels<'a, bf16>),
     Int16(Quantized<'a, i16>),
     Int8(Quantized<'a, i8>),
+    Stored(Stored<'a>),
 }
 
 /// A matrix product with all that happens to it in registers.
@@ -101,6 +103,15 @@ pub(super) fn linear<S: Simd>(
                 return amx::integers::matmul_int8(simd, proof, x, weight, &mut out, job, scratch);
             }
             integer::matmul(simd, x, weight, &mut out, job, &mut scratch.inputs);
+        }
+        Weights::Stored(weight) => {
+            // Two bfloat16 for each number are exact enough for weights that were rounded to 8 bits or less.
+            #[cfg(target_arch = "x86_64")]
+            if let Some(proof) = simd.amx().filter(|_| weight.quantized()) {
+                let scratch = &mut scratch.tiles;
+                return amx::stored::matmul(simd, proof, x, weight, &mut out, job, scratch);
+            }
+            stored::matmul(simd, x, weight, &mut out, job);
         }
     }
 }

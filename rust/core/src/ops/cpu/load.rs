@@ -8,10 +8,14 @@ use half::slice::HalfBitsSliceExt;
 use super::integer::Quantized;
 use super::kernels::{NormJob, TableData, Weights};
 use super::matmul::Panels;
+use super::stored::Stored;
 use crate::error::{Error, Result};
-use crate::ops::{Backend, LinearSpec, Load, NormKind, NormSpec};
+use crate::ops::{Backend, LinearSpec, Load, NormKind, NormSpec, Part};
 use crate::weights::panels::BLOCK;
-use crate::weights::{DType, InFile, Layout, Tensor, TensorSource, scale_name, sum_name};
+use crate::weights::values::read_f32;
+use crate::weights::{
+    DType, InFile, Layout, StoredRows, Tensor, TensorSource, scale_name, sum_name,
+};
 
 /// Our own kernels over mapped slices.
 #[derive(Debug, Clone, Copy)]
@@ -40,6 +44,8 @@ enum Matrix {
     BFloat16(Buffer),
     Int16(Buffer, Blocks),
     Int8(Buffer, Blocks),
+    /// As a GGUF file has them, in parts one below the other.
+    Stored(Vec<StoredRows>),
 }
 
 #[derive(Debug)]
@@ -78,14 +84,18 @@ enum Elements {
     Float16(Buffer),
     /// With the scale of each row.
     Int8(Buffer, Buffer),
+    /// As a GGUF file has them.
+    Stored(StoredRows),
 }
 
 impl Elements {
-    fn element_size(&self) -> usize {
+    /// Bytes of a row of `width` elements.
+    fn row_bytes(&self, width: usize) -> usize {
         match self {
-            Self::Float32(_) => 4,
-            Self::Float16(_) => 2,
-            Self::Int8(..) => 1,
+            Self::Float32(_) => 4 * width,
+            Self::Float16(_) => 2 * width,
+            Self::Int8(..) => width,
+            Self::Stored(rows) => rows.stride(),
         }
     }
 }
@@ -115,6 +125,7 @@ impl Linear {
                 out,
                 width,
             )),
+            Matrix::Stored(parts) => Weights::Stored(Stored::new(parts, out, width)),
         }
     }
 
@@ -146,19 +157,30 @@ impl Table {
         mut add: impl FnMut(Range<usize>, TableData<'_>, &[u32]),
     ) -> Result<()> {
         self.check(ids)?;
-        let Some(file) = &self.in_file else {
-            add(0..ids.len(), self.data(), ids);
+        let size = self.data.row_bytes(self.width);
+        if let (None, Some(data)) = (&self.in_file, self.in_memory()) {
+            add(0..ids.len(), data, ids);
             return Ok(());
-        };
-        let size = self.width * self.data.element_size();
+        }
         let mut row = MutableBuffer::from_len_zeroed(size);
+        let mut floats;
         for (place, &id) in ids.iter().enumerate() {
-            file.read(id as usize * size, &mut row)?;
+            let id = id as usize;
+            if let Some(file) = &self.in_file {
+                file.read(id * size, &mut row)?;
+            }
             let data = match &self.data {
                 Elements::Float32(_) => TableData::Float32(row.typed_data()),
                 Elements::Float16(_) => TableData::Float16(row.typed_data()),
                 Elements::Int8(_, scale) => {
-                    TableData::Int8(row.typed_data(), &scale.typed_data()[id as usize..][..1])
+                    TableData::Int8(row.typed_data(), &scale.typed_data()[id..][..1])
+                }
+                Elements::Stored(rows) => {
+                    floats = match &self.in_file {
+                        Some(_) => rows.expand_bytes(&row),
+                        None => rows.expand(id),
+                    };
+                    TableData::Float32(&floats)
                 }
             };
             add(place..place + 1, data, &[0]);
@@ -166,11 +188,15 @@ impl Table {
         Ok(())
     }
 
-    pub(super) fn data(&self) -> TableData<'_> {
+    /// All rows, if they are in memory as kernels read them.
+    pub(super) fn in_memory(&self) -> Option<TableData<'_>> {
         match &self.data {
-            Elements::Float32(data) => TableData::Float32(data.typed_data()),
-            Elements::Float16(data) => TableData::Float16(data.typed_data()),
-            Elements::Int8(data, scale) => TableData::Int8(data.typed_data(), scale.typed_data()),
+            Elements::Float32(data) => Some(TableData::Float32(data.typed_data())),
+            Elements::Float16(data) => Some(TableData::Float16(data.typed_data())),
+            Elements::Int8(data, scale) => {
+                Some(TableData::Int8(data.typed_data(), scale.typed_data()))
+            }
+            Elements::Stored(_) => None,
         }
     }
 
@@ -190,12 +216,12 @@ impl Table {
     }
 }
 
-/// Takes weights out of a packed source.
+/// Takes weights out of a source that is packed, or that has them in blocks which kernels expand.
 #[derive(Clone, Copy)]
 pub(crate) struct Loader<'a>(&'a dyn TensorSource);
 
 impl<'a> Loader<'a> {
-    /// `source` holds packed tensors.
+    /// `source` holds packed tensors or stored rows.
     pub(crate) fn new(source: &'a dyn TensorSource) -> Self {
         Self(source)
     }
@@ -213,8 +239,70 @@ impl<'a> Loader<'a> {
         let tensor = self.tensor(name, shape)?;
         match (tensor.dtype, tensor.layout) {
             (DType::Float32, Layout::RowMajor) => Ok(tensor.data),
+            (DType::Float16 | DType::BFloat16, Layout::RowMajor) => {
+                read_f32(self.0, name).map(|(_, values)| Buffer::from_vec(values))
+            }
             _ => Err(unusable(&tensor)),
         }
+    }
+
+    /// A matrix's rows as they are stored, if the source stores them so.
+    fn stored(&self, spec: &LinearSpec) -> Result<Option<Vec<StoredRows>>> {
+        let mut parts = Vec::with_capacity(spec.parts.len());
+        let mut count = 0;
+        for Part { name, rows } in &spec.parts {
+            let name = format!("{name}.weight");
+            let Some(stored) = self.0.stored_rows(&name)? else { return Ok(None) };
+            let shape = [stored.len(), stored.width()];
+            let mismatch = |expected: [usize; 2]| Error::ShapeMismatch {
+                name: name.clone(),
+                expected: expected.to_vec(),
+                found: shape.to_vec(),
+            };
+            let part = match rows {
+                Some(rows) => {
+                    stored.rows(rows.clone()).ok_or_else(|| mismatch([rows.end, shape[1]]))?
+                }
+                None => stored,
+            };
+            count += part.len();
+            let last = parts.len() + 1 == spec.parts.len();
+            if part.width() != spec.in_features || last && count != spec.out_features {
+                let others = count - part.len();
+                let rows = if last { spec.out_features.saturating_sub(others) } else { part.len() };
+                return Err(mismatch([rows, spec.in_features]));
+            }
+            parts.push(part);
+        }
+        Ok(Some(parts))
+    }
+
+    /// The biases of a matrix's parts, one after the other.
+    fn bias(&self, spec: &LinearSpec) -> Result<Buffer> {
+        let whole = format!("{}.bias", spec.name);
+        if spec.parts.len() == 1 || self.contains(&whole) {
+            return self.floats(&whole, &[spec.out_features]);
+        }
+        let mut all: Vec<f32> = Vec::with_capacity(spec.out_features);
+        for part in &spec.parts {
+            let (tensor, values) = read_f32(self.0, &format!("{}.bias", part.name))?;
+            let rows = part.rows.clone().unwrap_or(0..values.len());
+            let expected = vec![rows.end];
+            let values = values.get(rows).ok_or(Error::ShapeMismatch {
+                name: tensor.name,
+                expected,
+                found: tensor.shape,
+            })?;
+            all.extend(values);
+        }
+        if all.len() == spec.out_features {
+            return Ok(Buffer::from_vec(all));
+        }
+        Err(Error::ShapeMismatch {
+            name: whole,
+            expected: vec![spec.out_features],
+            found: vec![all.len()],
+        })
     }
 
     /// The scales and sums that come with a matrix of integers.
@@ -240,6 +328,10 @@ impl Load<Cpu> for Loader<'_> {
 
     fn linear(&mut self, spec: &LinearSpec) -> Result<Linear> {
         let (out_features, in_features) = (spec.out_features, spec.in_features);
+        let bias = spec.bias.then(|| self.bias(spec)).transpose()?;
+        if let Some(parts) = self.stored(spec)? {
+            return Ok(Linear { weight: Matrix::Stored(parts), out_features, in_features, bias });
+        }
         let name = format!("{}.weight", spec.name);
         let tensor = self.tensor(&name, &[out_features, in_features])?;
         let blocks = || self.blocks(&name, out_features, in_features);
@@ -251,10 +343,6 @@ impl Load<Cpu> for Loader<'_> {
             (DType::Int8, Layout::Panel16x4) => Matrix::Int8(tensor.data, blocks()?),
             _ => return Err(unusable(&tensor)),
         };
-        let bias = spec
-            .bias
-            .then(|| self.floats(&format!("{}.bias", spec.name), &[out_features]))
-            .transpose()?;
         Ok(Linear { weight, out_features, in_features, bias })
     }
 
@@ -280,8 +368,18 @@ impl Load<Cpu> for Loader<'_> {
 
     fn table(&mut self, name: &str, rows: usize, width: usize) -> Result<Table> {
         let name = format!("{name}.weight");
+        let in_file = |data: &Buffer| self.0.in_file(data).filter(|_| data.len() >= LARGE);
+        if let Some(stored) = self.0.stored_rows(&name)? {
+            let found = [stored.len(), stored.width()];
+            if found != [rows, width] {
+                let (expected, found) = (vec![rows, width], found.to_vec());
+                return Err(Error::ShapeMismatch { name, expected, found });
+            }
+            let in_file = in_file(stored.data());
+            return Ok(Table { name, data: Elements::Stored(stored), in_file, rows, width });
+        }
         let tensor = self.tensor(&name, &[rows, width])?;
-        let in_file = self.0.in_file(&tensor).filter(|_| tensor.data.len() >= LARGE);
+        let in_file = in_file(&tensor.data);
         let data = match (tensor.dtype, tensor.layout) {
             (DType::Float32, Layout::RowMajor) => Elements::Float32(tensor.data),
             (DType::Float16, Layout::RowMajor) => Elements::Float16(tensor.data),

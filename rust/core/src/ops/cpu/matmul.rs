@@ -171,19 +171,19 @@ fn to_floats<S: Simd, W: Weight>(simd: S, panel: &[W], steps: usize, floats: &mu
 }
 
 /// Some columns of the output, in a block of k.
-struct Part {
-    column: usize,
-    columns: usize,
+pub(super) struct Part {
+    pub(super) column: usize,
+    pub(super) columns: usize,
     /// Panels that the columns lie in.
-    group: usize,
-    k: usize,
-    steps: usize,
+    pub(super) group: usize,
+    pub(super) k: usize,
+    pub(super) steps: usize,
 }
 
 impl Part {
     /// All rows; `panels` begin with the block of k, `stride` elements apart.
     #[inline(always)]
-    fn multiply<S: Simd, W: Weight>(
+    pub(super) fn multiply<S: Simd, W: Weight>(
         &self,
         simd: S,
         a: Rows<'_>,

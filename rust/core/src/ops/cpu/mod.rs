@@ -10,6 +10,7 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod attention;
+mod expand;
 mod integer;
 mod isa;
 mod kernels;
@@ -24,9 +25,12 @@ mod rows;
 mod scalar;
 mod scratch;
 mod simd;
+mod stored;
 mod team;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod transpose;
 mod views;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -94,11 +98,13 @@ impl Context {
         self.rounded.set(matches!(compute, Compute::BFloat16 | Compute::Int8));
     }
 
-    /// Runs a forward pass as a member of a team.
+    /// Runs a forward pass as a member of a team. Only where members may `divide_rows` do they multiply with
+    /// all of the weights.
     pub(crate) fn as_member(
         &self,
         member: Member,
         batch: &MicroBatch,
+        divide_rows: bool,
         forward: impl FnOnce(&MicroBatch) -> Result<Tensor>,
     ) -> Result<Tensor> {
         /// Leaves the team however the forward pass ends.
@@ -110,7 +116,7 @@ impl Context {
         }
         let _leave = Leave(&self.part);
         let tokens = batch.ids.len();
-        if member.size() == 1 || tokens < member.size() * ROWS {
+        if !divide_rows || member.size() == 1 || tokens < member.size() * ROWS {
             *self.part.borrow_mut() = Some(Part::Columns(member));
             return forward(batch);
         }

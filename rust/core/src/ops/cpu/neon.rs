@@ -4,7 +4,8 @@
 
 use std::arch::aarch64::*;
 
-use super::simd::{LANES, Simd, half_to_float};
+use super::simd::{LANES, Simd};
+use crate::weights::float16::half_to_float;
 
 /// NEON; always available on aarch64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +134,48 @@ impl Simd for Neon {
     unsafe fn load_int(self, from: *const i32) -> Self::I {
         // SAFETY: see above.
         std::array::from_fn(|i| unsafe { vld1q_s32(from.add(4 * i)) })
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8(self, from: *const u8) -> Self::I {
+        // SAFETY: see above.
+        unsafe {
+            let bytes = vld1q_u8(from);
+            let (low, high) = (vmovl_u8(vget_low_u8(bytes)), vmovl_high_u8(bytes));
+            [
+                vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(low))),
+                vreinterpretq_s32_u32(vmovl_high_u16(low)),
+                vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(high))),
+                vreinterpretq_s32_u32(vmovl_high_u16(high)),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> Self::I {
+        // SAFETY: see above.
+        unsafe {
+            let bytes = vld1q_s8(from);
+            let (low, high) = (vmovl_s8(vget_low_s8(bytes)), vmovl_high_s8(bytes));
+            [
+                vmovl_s16(vget_low_s16(low)),
+                vmovl_high_s16(low),
+                vmovl_s16(vget_low_s16(high)),
+                vmovl_high_s16(high),
+            ]
+        }
+    }
+
+    #[inline(always)]
+    fn and_int(self, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: see above.
+        std::array::from_fn(|i| unsafe { vandq_s32(a[i], b[i]) })
+    }
+
+    #[inline(always)]
+    fn shift_right(self, v: Self::I, bits: u32) -> Self::I {
+        // SAFETY: see above.
+        std::array::from_fn(|i| unsafe { vshlq_s32(v[i], vdupq_n_s32(-(bits as i32))) })
     }
 
     #[inline(always)]

@@ -2,7 +2,8 @@
 //! what runs where there is none of them.
 #![allow(unsafe_code)]
 
-use super::simd::{LANES, Simd, half_to_float};
+use super::simd::{LANES, Simd};
+use crate::weights::float16::half_to_float;
 
 /// Plain Rust; always available.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,6 +109,28 @@ impl Simd for Scalar {
     unsafe fn load_int(self, from: *const i32) -> Self::I {
         // SAFETY: the caller vouches for 16 readable integers.
         unsafe { from.cast::<Self::I>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_u8(self, from: *const u8) -> Self::I {
+        // SAFETY: the caller vouches for 16 readable bytes.
+        unsafe { from.cast::<[u8; LANES]>().read_unaligned() }.map(i32::from)
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> Self::I {
+        // SAFETY: the caller vouches for 16 readable bytes.
+        unsafe { from.cast::<[i8; LANES]>().read_unaligned() }.map(i32::from)
+    }
+
+    #[inline(always)]
+    fn and_int(self, a: Self::I, b: Self::I) -> Self::I {
+        std::array::from_fn(|i| a[i] & b[i])
+    }
+
+    #[inline(always)]
+    fn shift_right(self, v: Self::I, bits: u32) -> Self::I {
+        v.map(|v| v >> bits)
     }
 
     #[inline(always)]

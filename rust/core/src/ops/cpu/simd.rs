@@ -68,6 +68,15 @@ pub(super) trait Simd: Copy {
     /// 16 integers are readable at `from`, which need not be aligned.
     unsafe fn load_int(self, from: *const i32) -> Self::I;
     /// # Safety
+    /// 16 bytes are readable at `from`.
+    unsafe fn load_u8(self, from: *const u8) -> Self::I;
+    /// # Safety
+    /// 16 bytes are readable at `from`.
+    unsafe fn load_i8(self, from: *const i8) -> Self::I;
+    fn and_int(self, a: Self::I, b: Self::I) -> Self::I;
+    /// Of numbers that are not negative, by less than 32 bits.
+    fn shift_right(self, v: Self::I, bits: u32) -> Self::I;
+    /// # Safety
     /// 16 integers are writable at `to`.
     unsafe fn store_int(self, v: Self::I, to: *mut i32);
     fn to_float(self, v: Self::I) -> Self::V;
@@ -86,6 +95,22 @@ pub(super) trait Simd: Copy {
     fn sum(self, v: Self::V) -> f32;
     /// The largest lane.
     fn largest(self, v: Self::V) -> f32;
+    /// Brings memory near that will be read soon, where there is an instruction for that. Any address may be given.
+    #[inline(always)]
+    fn prefetch(self, _address: *const u8) {}
+    /// 16 rows of 16 numbers of 32 bits, `stride` apart, become as many columns at `to`, one after the other.
+    ///
+    /// # Safety
+    /// The rows are readable, and 256 numbers writable at `to`, which is none of them.
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, stride: usize, to: *mut f32) {
+        for row in 0..LANES {
+            for column in 0..LANES {
+                // SAFETY: the caller vouches for both.
+                unsafe { *to.add(column * LANES + row) = *from.add(row * stride + column) };
+            }
+        }
+    }
 }
 
 /// Sixteen floats, or the `n` < 16 that there are and zeros.
@@ -120,17 +145,4 @@ pub(super) unsafe fn store_upto<S: Simd>(simd: S, n: usize, v: S::V, to: *mut f3
         simd.store(v, lanes.as_mut_ptr());
         std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, n);
     }
-}
-
-/// The value of an IEEE half-precision number, in arithmetic that compilers vectorise.
-#[inline(always)]
-pub(super) fn half_to_float(bits: u16) -> f32 {
-    /// Makes up for the difference between the two exponents' biases; exact, also for subnormals.
-    const TWO_TO_112: f32 = 5.192_297e33;
-    let bits = u32::from(bits);
-    let magnitude = (bits & 0x7fff) << 13;
-    let finite = (f32::from_bits(magnitude) * TWO_TO_112).to_bits();
-    let is_finite = bits & 0x7c00 != 0x7c00;
-    let magnitude = if is_finite { finite } else { magnitude | 0x7f80_0000 };
-    f32::from_bits(magnitude | (bits & 0x8000) << 16)
 }

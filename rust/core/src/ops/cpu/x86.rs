@@ -6,6 +6,7 @@ use std::arch::x86_64::*;
 
 use super::amx::Amx;
 use super::simd::Simd;
+use super::transpose;
 
 /// AVX2, FMA and F16C (Haswell 2013, Zen 2017 and later); exists only where the processor has them.
 ///
@@ -187,6 +188,39 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    unsafe fn load_u8(self, from: *const u8) -> Self::I {
+        // SAFETY: see above.
+        unsafe {
+            let bytes = _mm_loadu_si128(from.cast());
+            [_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes))]
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> Self::I {
+        // SAFETY: see above.
+        unsafe {
+            let bytes = _mm_loadu_si128(from.cast());
+            [_mm256_cvtepi8_epi32(bytes), _mm256_cvtepi8_epi32(_mm_srli_si128::<8>(bytes))]
+        }
+    }
+
+    #[inline(always)]
+    fn and_int(self, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: see above.
+        unsafe { [_mm256_and_si256(a[0], b[0]), _mm256_and_si256(a[1], b[1])] }
+    }
+
+    #[inline(always)]
+    fn shift_right(self, v: Self::I, bits: u32) -> Self::I {
+        // SAFETY: see above.
+        unsafe {
+            let bits = _mm_cvtsi32_si128(bits as i32);
+            [_mm256_srl_epi32(v[0], bits), _mm256_srl_epi32(v[1], bits)]
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_int(self, v: Self::I, to: *mut i32) {
         // SAFETY: see above.
         unsafe {
@@ -256,6 +290,18 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     fn sum(self, v: Self::V) -> f32 {
         // SAFETY: see above.
         unsafe { sum_of_eight(_mm256_add_ps(v[0], v[1])) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // SAFETY: an instruction of all x86-64; it never fails, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, stride: usize, to: *mut f32) {
+        // SAFETY: see above.
+        unsafe { transpose::avx2(from, stride, to) }
     }
 
     #[inline(always)]
@@ -437,6 +483,30 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn load_u8(self, from: *const u8) -> Self::I {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_i8(self, from: *const i8) -> Self::I {
+        // SAFETY: see above.
+        unsafe { _mm512_cvtepi8_epi32(_mm_loadu_si128(from.cast())) }
+    }
+
+    #[inline(always)]
+    fn and_int(self, a: Self::I, b: Self::I) -> Self::I {
+        // SAFETY: see above.
+        unsafe { _mm512_and_si512(a, b) }
+    }
+
+    #[inline(always)]
+    fn shift_right(self, v: Self::I, bits: u32) -> Self::I {
+        // SAFETY: see above.
+        unsafe { _mm512_srl_epi32(v, _mm_cvtsi32_si128(bits as i32)) }
+    }
+
+    #[inline(always)]
     unsafe fn store_int(self, v: Self::I, to: *mut i32) {
         // SAFETY: see above.
         unsafe { _mm512_storeu_si512(to.cast(), v) }
@@ -476,6 +546,18 @@ impl Simd for Avx512 {
     fn sum(self, v: Self::V) -> f32 {
         // SAFETY: see above; AVX-512 includes AVX2.
         unsafe { sum_of_eight(_mm256_add_ps(lower(v), upper(v))) }
+    }
+
+    #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // SAFETY: an instruction of all x86-64; it never fails, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: *const f32, stride: usize, to: *mut f32) {
+        // SAFETY: see above.
+        unsafe { transpose::avx512(from, stride, to) }
     }
 
     #[inline(always)]

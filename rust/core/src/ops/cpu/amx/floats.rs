@@ -15,6 +15,7 @@ use super::super::matmul::{Finish, Panels};
 use super::super::simd::{LANES, Simd};
 use super::super::views::{Rows, RowsMut, expect_shapes};
 use super::Amx;
+use super::bfloat16::rounded;
 use super::products::{Block, SplitRows, split_product, splitting_product};
 use super::tiles::{STEP, Scratch, TILE_ROWS, Tile};
 
@@ -86,76 +87,57 @@ pub(in super::super) fn matmul<S: Simd>(
 
 /// Rows as tiles of their high and low parts.
 #[inline(always)]
-fn split_rows(a: Rows<'_>, steps: usize, tiles: &mut [Tile]) {
+pub(super) fn split_rows(a: Rows<'_>, steps: usize, tiles: &mut [Tile]) {
     for row in 0..a.count.next_multiple_of(TILE_ROWS) {
         let floats = if row < a.count { &a.data[row * a.stride..][..a.width] } else { &[] };
         let tiles = &mut tiles[2 * steps * (row / TILE_ROWS)..][..2 * steps];
-        let line = row % TILE_ROWS * 64;
-        for (step, pair) in tiles.chunks_exact_mut(2).enumerate() {
+        for (step, pair) in tiles.as_chunks_mut::<2>().0.iter_mut().enumerate() {
             let k = (step * STEP).min(floats.len());
             let floats = &floats[k..floats.len().min(k + STEP)];
-            let mut padded = [0.0; STEP];
-            let from = if floats.len() == STEP {
-                floats.as_ptr()
-            } else {
-                padded[..floats.len()].copy_from_slice(floats);
-                padded.as_ptr()
-            };
-            // SAFETY: 32 floats are readable at `from`; a line of a tile is 64 bytes.
-            unsafe {
-                let (first, second) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)));
-                let (first_high, second_high) = (rounded(first), rounded(second));
-                let first_low = rounded(_mm512_sub_ps(first, as_f32(first_high)));
-                let second_low = rounded(_mm512_sub_ps(second, as_f32(second_high)));
-                _mm512_store_si512(
-                    pair[0].0.as_mut_ptr().add(line).cast(),
-                    packed(first_high, second_high),
-                );
-                _mm512_store_si512(
-                    pair[1].0.as_mut_ptr().add(line).cast(),
-                    packed(first_low, second_low),
-                );
-            }
+            let [high, low] = pair;
+            split_line(floats, high, low, row % TILE_ROWS);
         }
     }
 }
 
-/// The nearest bfloat16, as a float's bits. Ties away from zero; NaN stays NaN, infinity infinity.
+/// Up to 32 numbers, and zeros, as a line of a tile of high and one of low parts.
 ///
-/// # Safety
-/// The processor has AVX-512 F.
+/// # Panics
+/// If there are more, or there is no such line.
 #[inline(always)]
-unsafe fn rounded(x: __m512) -> __m512i {
-    // SAFETY: the caller vouches for the instructions.
+pub(super) fn split_line(numbers: &[f32], high: &mut Tile, low: &mut Tile, line: usize) {
+    let mut padded = [0.0; STEP];
+    let from = if numbers.len() == STEP {
+        numbers.as_ptr()
+    } else {
+        padded[..numbers.len()].copy_from_slice(numbers);
+        padded.as_ptr()
+    };
+    let high = high.0[line * 64..][..64].as_mut_ptr();
+    let low = low.0[line * 64..][..64].as_mut_ptr();
+    // SAFETY: 32 floats are readable at `from`; a line of a tile is 64 bytes.
     unsafe {
-        let bits = _mm512_castps_si512(x);
-        let half = _mm512_set1_epi32(0x8000);
-        let mask = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-        _mm512_and_si512(_mm512_add_epi32(bits, half), mask)
+        let (first, second) = (_mm512_loadu_ps(from), _mm512_loadu_ps(from.add(16)));
+        let (first_high, second_high) = (shortened(first), shortened(second));
+        let first_low = _mm512_sub_ps(first, first_high);
+        let second_low = _mm512_sub_ps(second, second_high);
+        _mm512_store_si512(high.cast(), rounded(first_high, second_high));
+        _mm512_store_si512(low.cast(), rounded(first_low, second_low));
     }
 }
 
-/// Bits as floats.
+/// The nearest bfloat16 as a float, ties away from zero; NaN stays NaN, infinity infinity.
 ///
 /// # Safety
 /// The processor has AVX-512 F.
 #[inline(always)]
-unsafe fn as_f32(bits: __m512i) -> __m512 {
-    // SAFETY: the caller vouches for the instructions.
-    unsafe { _mm512_castsi512_ps(bits) }
-}
-
-/// 16 and 16 bfloat16 given by float bits, one after the other.
-///
-/// # Safety
-/// The processor has AVX-512 F.
-#[inline(always)]
-unsafe fn packed(first: __m512i, second: __m512i) -> __m512i {
+unsafe fn shortened(x: __m512) -> __m512 {
     // SAFETY: the caller vouches for the instructions.
     unsafe {
-        let first = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(first));
-        let second = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(second));
-        _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second)
+        let half = _mm512_set1_epi32(0x8000);
+        let mask = _mm512_set1_epi32(0xffff_0000_u32 as i32);
+        let bits = _mm512_add_epi32(_mm512_castps_si512(x), half);
+        _mm512_castsi512_ps(_mm512_and_si512(bits, mask))
     }
 }
 
@@ -184,8 +166,10 @@ fn split_panel(panel: &[f16], steps: usize, tiles: &mut [Tile], at: usize) {
                 let mask = _mm512_set1_epi32(0xffff_0000_u32 as i32);
                 let even_high = _mm512_and_si512(_mm512_castps_si512(even), mask);
                 let odd_high = _mm512_and_si512(_mm512_castps_si512(odd), mask);
-                let even_low = _mm512_castps_si512(_mm512_sub_ps(even, as_f32(even_high)));
-                let odd_low = _mm512_castps_si512(_mm512_sub_ps(odd, as_f32(odd_high)));
+                let even_low =
+                    _mm512_castps_si512(_mm512_sub_ps(even, _mm512_castsi512_ps(even_high)));
+                let odd_low =
+                    _mm512_castps_si512(_mm512_sub_ps(odd, _mm512_castsi512_ps(odd_high)));
                 let high_pair = _mm512_or_si512(_mm512_srli_epi32::<16>(even_high), odd_high);
                 // What is left of a float16 has three bits: nothing is cut off.
                 let low_pair = _mm512_or_si512(_mm512_srli_epi32::<16>(even_low), odd_low);

@@ -4,8 +4,8 @@
 //! of 32 × 16 and adds the products, in single precision, to a tile of 16 × 16. (Intel 64 and IA-32
 //! Architectures Software Developer's Manual, volume 1, chapter 18.)
 //!
-//! [`products`] are the instructions; [`floats`], [`bfloat16`] and [`integers`] multiply matrices with
-//! them, [`attention`] what its name says, and [`tiles`] is how the operands lie in memory.
+//! [`products`] are the instructions; [`floats`], [`bfloat16`], [`integers`] and [`stored`] multiply
+//! matrices with them, [`attention`] what its name says, and [`tiles`] is how the operands lie in memory.
 #![allow(unsafe_code)]
 
 pub(super) mod attention;
@@ -13,6 +13,7 @@ pub(super) mod bfloat16;
 pub(super) mod floats;
 pub(super) mod integers;
 mod products;
+pub(super) mod stored;
 pub(super) mod tiles;
 
 use std::arch::asm;

@@ -79,6 +79,30 @@ impl Scratch {
         [tiles.as_ptr().cast(), tiles[count..].as_ptr().cast()]
     }
 
+    /// The sums of some columns from zero on, or from what has been finished of them before.
+    #[inline(always)]
+    pub(super) fn begin<S: Simd>(
+        &mut self,
+        simd: S,
+        columns: Range<usize>,
+        before: Option<&RowsMut<'_>>,
+    ) {
+        let Some(before) = before else {
+            self.sums.fill(Block([[0.0; 2 * LANES]; 2 * TILE_ROWS]));
+            return;
+        };
+        let rows = self.sums.iter_mut().flat_map(|block| &mut block.0).take(before.count);
+        for (row, sums) in rows.enumerate() {
+            for column in columns.clone().step_by(LANES) {
+                let n = (columns.end - column).min(LANES);
+                let v = before.load(simd, row, column, n);
+                let c = column - columns.start;
+                // SAFETY: a row of sums holds 32 floats.
+                unsafe { simd.store(v, sums[c..c + LANES].as_mut_ptr()) };
+            }
+        }
+    }
+
     /// Finishes the sums of some columns.
     #[inline(always)]
     pub(super) fn finish<S: Simd>(
