@@ -246,6 +246,15 @@ impl Mask {
         let end = if self.causal { query + 1 } else { tokens };
         query.saturating_sub(window)..end.min(query.saturating_add(window).saturating_add(1))
     }
+
+    /// The keys that at least one of some successive queries sees; none for no queries.
+    pub(crate) fn keys_of_any(self, queries: Range<usize>, tokens: usize) -> Range<usize> {
+        if queries.is_empty() {
+            return 0..0;
+        }
+        // Both ends of what a query sees move on with it.
+        self.keys(queries.start, tokens).start..self.keys(queries.end - 1, tokens).end
+    }
 }
 
 /// Attention as a layer does it.
@@ -341,5 +350,21 @@ mod tests {
         assert_eq!(keys(false, Some(2), 9), 7..10);
         assert_eq!(keys(true, Some(2), 9), 7..10);
         assert_eq!(keys(true, Some(0), 4), 4..5);
+    }
+
+    #[test]
+    fn queries_together_see_what_each_of_them_sees() {
+        for (causal, window) in [(false, None), (true, None), (false, Some(2)), (true, Some(0))] {
+            let mask = Mask { causal, window };
+            for (first, end) in (0..10).flat_map(|first| (first..=10).map(move |end| (first, end)))
+            {
+                let mut each: Vec<usize> =
+                    (first..end).flat_map(|query| mask.keys(query, 10)).collect();
+                each.sort_unstable();
+                each.dedup();
+                let together = mask.keys_of_any(first..end, 10);
+                assert_eq!(together.collect::<Vec<_>>(), each, "{mask:?}, {first}..{end}");
+            }
+        }
     }
 }

@@ -1,7 +1,9 @@
 //! Scaled dot-product attention of one sequence, head by head.
 //!
 //! Keys and values of a head are packed into panels, so that both products are the one of
-//! [`super::matmul`]; the scores of a block of queries stay in the second-level cache.
+//! [`super::matmul`]; the scores of a block of queries stay in the second-level cache. Of the keys only those
+//! are multiplied that some query of the block sees. What is computed for a query does not depend on the others of
+//! its block: a key that it does not see has exactly no weight in its sums.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -64,11 +66,8 @@ pub(super) fn attention<S: Simd>(
         return;
     }
     let padded = tokens.next_multiple_of(LANES);
-    // An odd number of cache lines: with a power of two, rows would compete for the same sets.
-    let score_stride = padded.next_multiple_of(2 * LANES) + LANES;
     scratch.keys.resize(padded * dim, 0.0);
     scratch.values.resize(dim.next_multiple_of(LANES) * tokens, 0.0);
-    scratch.scores.resize(QUERY_BLOCK * score_stride, 0.0);
     scratch.sums.resize(QUERY_BLOCK, 0.0);
     let mut packed = None;
     for head in job.share.clone() {
@@ -79,20 +78,29 @@ pub(super) fn attention<S: Simd>(
             pack_keys(keys.iter(), dim, &mut scratch.keys);
             pack_values(&values.iter(), dim, tokens, &mut scratch.values);
         }
-        let keys = Panels::new(&scratch.keys, padded, dim);
         let values = Panels::new(&scratch.values, dim, tokens);
         for first in (0..out.count).step_by(QUERY_BLOCK) {
             let rows = (out.count - first).min(QUERY_BLOCK);
+            let seen = job.seen(first..first + rows, LANES);
+            // An odd number of cache lines: with a power of two, rows would compete for the same sets.
+            let stride = seen.len().next_multiple_of(2 * LANES) + LANES;
+            if scratch.scores.len() < rows * stride {
+                scratch.scores.resize(rows * stride, 0.0);
+            }
             let queries = job.queries.rows(first..first + rows).columns(head * dim, dim);
-            let mut scores = RowsMut::new(&mut scratch.scores, rows, padded, score_stride);
+            let keys = &scratch.keys[seen.start * dim..seen.end * dim];
+            let keys = Panels::new(keys, seen.len(), dim);
+            let mut scores = RowsMut::new(&mut scratch.scores, rows, seen.len(), stride);
             matmul(simd, queries, keys, &mut scores, &AsIs);
             for row in 0..rows {
-                let scores = &mut scratch.scores[row * score_stride..][..padded];
-                scratch.sums[row] = job.softmax_without_division(simd, head, first + row, scores);
+                let scores = &mut scratch.scores[row * stride..][..seen.len()];
+                let at = (first + row, seen.start);
+                scratch.sums[row] = job.softmax_without_division(simd, head, at, scores);
             }
-            let weights = Rows::new(&scratch.scores, rows, tokens, score_stride);
+            let tokens = seen.start..seen.end.min(tokens);
+            let weights = Rows::new(&scratch.scores, rows, tokens.len(), stride);
             let mut out = out.part(first..first + rows, head * dim, dim);
-            matmul(simd, weights, values, &mut out, &DividedBy(&scratch.sums));
+            matmul(simd, weights, values.inputs(tokens), &mut out, &DividedBy(&scratch.sums));
         }
     }
 }
@@ -103,26 +111,41 @@ impl AttentionJob<'_> {
         head * self.heads.kv_count / self.heads.count
     }
 
-    /// Replaces a query's products with all keys, and what stands behind them, by its weights before division,
-    /// and returns their sum.
+    /// The keys that some of these rows' queries see, and those beside them in whole blocks of a multiple of 16,
+    /// the last of which may end behind the sequence.
+    pub(super) fn seen(&self, rows: Range<usize>, block: usize) -> Range<usize> {
+        let queries = self.first_query + rows.start..self.first_query + rows.end;
+        let keys = self.mask.keys_of_any(queries, self.keys.count);
+        keys.start / block * block..keys.end.next_multiple_of(block)
+    }
+
+    /// Replaces the products of a row's query with the keys from the `first` on, which are all that it sees and
+    /// more, by their weights before division, and returns the weights' sum.
+    ///
+    /// The sum is over whole panels of keys, counted from the sequence's first, in which the query sees a key: it
+    /// does not depend on what else is there.
     #[inline(always)]
     pub(super) fn softmax_without_division<S: Simd>(
         &self,
         simd: S,
         head: usize,
-        row: usize,
+        (row, first): (usize, usize),
         scores: &mut [f32],
     ) -> f32 {
-        let tokens = self.keys.count;
         let query = self.first_query + row;
-        let keys = self.mask.keys(query, tokens);
-        scores[..keys.start].fill(f32::NEG_INFINITY);
-        scores[keys.end..].fill(f32::NEG_INFINITY);
+        let keys = self.mask.keys(query, self.keys.count);
+        let panels = keys.start / LANES * LANES..keys.end.next_multiple_of(LANES);
+        scores[..panels.start - first].fill(0.0);
+        scores[panels.end - first..].fill(0.0);
+        let scores = &mut scores[panels.start - first..panels.end - first];
+        let seen = keys.start - panels.start..keys.end - panels.start;
+        scores[..seen.start].fill(f32::NEG_INFINITY);
+        scores[seen.end..].fill(f32::NEG_INFINITY);
         let Some(biases) = self.biases else {
             return softmax_without_division(simd, scores, self.scale * std::f32::consts::LOG2_E);
         };
-        let biases = biases.row(head, query, keys.clone());
-        for (score, bias) in scores[keys].iter_mut().zip(biases) {
+        let biases = biases.row(head, query, keys);
+        for (score, bias) in scores[seen].iter_mut().zip(biases) {
             *score = *score * self.scale + bias;
         }
         softmax_without_division(simd, scores, std::f32::consts::LOG2_E)

@@ -7,6 +7,8 @@
 //! depend on the batch it is computed in.
 #![allow(unsafe_code)]
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use super::simd::{LANES, Simd};
@@ -29,20 +31,34 @@ pub(super) struct Panels<'a, W> {
     pub(super) data: &'a [W],
     pub(super) out_features: usize,
     pub(super) in_features: usize,
+    /// Elements from one panel to the next.
+    panel_len: usize,
 }
 
 impl<'a, W: Weight> Panels<'a, W> {
     /// # Panics
     /// If `data` has not the length that follows from the shape.
     pub(super) fn new(data: &'a [W], out_features: usize, in_features: usize) -> Self {
-        let this = Self { data, out_features, in_features };
-        assert_eq!(data.len(), out_features.div_ceil(LANES) * this.panel_len(), "panel length");
-        this
+        let panel_len = groups(in_features, W::GROUP) * W::GROUP * LANES;
+        assert_eq!(data.len(), out_features.div_ceil(LANES) * panel_len, "panel length");
+        Self { data, out_features, in_features, panel_len }
     }
 
     /// Elements from one panel to the next.
     pub(super) fn panel_len(&self) -> usize {
-        groups(self.in_features, W::GROUP) * W::GROUP * LANES
+        self.panel_len
+    }
+}
+
+impl Panels<'_, f32> {
+    /// Some of the input features, as a matrix of their own.
+    ///
+    /// # Panics
+    /// If they are not all there.
+    pub(super) fn inputs(self, inputs: Range<usize>) -> Self {
+        assert!(inputs.start <= inputs.end && inputs.end <= self.in_features, "input features");
+        let data = self.data.get(inputs.start * LANES..).unwrap_or_default();
+        Self { data, in_features: inputs.len(), ..self }
     }
 }
 

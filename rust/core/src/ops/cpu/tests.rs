@@ -1,5 +1,7 @@
 //! Every instruction set against plain float64 arithmetic, over random shapes.
 
+mod attention;
+
 #[cfg(unix)]
 use std::sync::Arc;
 
@@ -9,10 +11,10 @@ use half::bf16;
 use proptest::prelude::*;
 
 use super::isa::{self, Isa};
-use super::kernels::{AttentionJob, AttentionScratch, LinearJob, LinearScratch, NormJob, Then};
+use super::kernels::{LinearJob, LinearScratch, NormJob, Then};
 use super::load::{self, Loader};
-use super::views::{Rows, RowsMut};
-use crate::ops::{Activation, Attention, DistanceBias, Heads, LinearSpec, Load, Mask, Rope};
+use super::views::RowsMut;
+use crate::ops::{Activation, LinearSpec, Load, Rope};
 use crate::weights::DType;
 #[cfg(unix)]
 use crate::weights::map::MappedFile;
@@ -104,44 +106,6 @@ fn rounded(x: &[f32], width: usize, dtype: DType, isa: Isa) -> Vec<f64> {
     x.chunks(width).flat_map(|row| row.chunks(BLOCK).flat_map(round)).collect()
 }
 
-/// Attention in float64: `qkv` is `[tokens, heads.width()]`.
-fn attended(qkv: &[f64], layer: &Attention<'_>, offsets: &[usize]) -> Vec<f64> {
-    let heads @ Heads { count, kv_count, head_dim } = layer.heads;
-    let columns = heads.columns();
-    let at = |t: usize, part: usize, h: usize, d: usize| {
-        qkv[t * heads.width() + columns[part].start + h * head_dim + d]
-    };
-    let width = count * head_dim;
-    let mut expected = vec![0.0; qkv.len() / heads.width() * width];
-    for bounds in offsets.windows(2) {
-        let tokens = bounds[1] - bounds[0];
-        let biases = layer.bias.map(|bias| bias.biases(tokens));
-        for (h, t) in (0..count).flat_map(|h| (bounds[0]..bounds[1]).map(move |t| (h, t))) {
-            let kv = h / (count / kv_count);
-            let query = t - bounds[0];
-            let keys = layer.mask.keys(query, tokens);
-            let weights: Vec<f64> = (0..tokens)
-                .map(|key| {
-                    let products =
-                        (0..head_dim).map(|d| at(t, 0, h, d) * at(bounds[0] + key, 1, kv, d));
-                    let bias = biases.as_ref().map_or(0.0, |b| b.row(h, query, key..key + 1)[0]);
-                    let score = products.sum::<f64>() * f64::from(layer.scale) + f64::from(bias);
-                    if keys.contains(&key) { score.exp() } else { 0.0 }
-                })
-                .collect();
-            let total: f64 = weights.iter().sum();
-            for d in 0..head_dim {
-                expected[t * width + h * head_dim + d] = weights
-                    .iter()
-                    .enumerate()
-                    .map(|(i, w)| w / total * at(bounds[0] + i, 2, kv, d))
-                    .sum();
-            }
-        }
-    }
-    expected
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -219,78 +183,6 @@ proptest! {
                     isa::linear(isa, &job, RowsMut::new(&mut alone, 1, out, out), &mut LinearScratch::default());
                     prop_assert_eq!(&alone, &found[r * out..(r + 1) * out], "{} row {}", isa.name(), r);
                 }
-            }
-        }
-    }
-
-    #[test]
-    fn attention_is_softmax_of_scores_times_values(
-        lengths in prop::collection::vec(0_usize..90, 1..4),
-        kv_count in 1_usize..3,
-        group in 1_usize..3,
-        head_dim in 1_usize..70,
-        causal: bool,
-        window in prop::option::of(0_usize..40),
-        biased: bool,
-        seed in 0_u64..1000,
-    ) {
-        let mut offsets = vec![0];
-        for length in &lengths {
-            offsets.push(offsets[offsets.len() - 1] + length);
-        }
-        let count = kv_count * group;
-        let heads = Heads { count, kv_count, head_dim };
-        let (tokens, width) = (offsets[lengths.len()], count * head_dim);
-        let qkv = numbers(seed, tokens * heads.width());
-        let qkv: Vec<f32> = qkv.iter().map(|x| 3.0 * x).collect();
-        let bias = DistanceBias::alibi(count);
-        let bias = biased.then_some(&bias);
-        let layer = Attention { mask: Mask { causal, window }, bias, ..Attention::of(heads) };
-        let exact: Vec<f64> = qkv.iter().map(|&x| f64::from(x)).collect();
-        let in_bfloat16: Vec<f64> = qkv.iter().map(|&x| bf16::from_f32(x).to_f64()).collect();
-        for (isa, rounded) in Isa::available().into_iter().flat_map(|isa| [(isa, false), (isa, true)]) {
-            let tiles = rounded && isa.name() == "amx";
-            let expected = attended(if tiles { &in_bfloat16 } else { &exact }, &layer, &offsets);
-            // With tiles, each weight of a value up to 3 is rounded to 8 bits.
-            let tolerance = if tiles { 7e-3 } else { 2e-5 };
-            let scratch = &mut AttentionScratch::default();
-            let mut whole = None;
-            // All heads at once, in shares as a team computes them, and at once again in used scratch
-            // memory; the second time in two parts of rows.
-            for (shares, parts) in [(1, 1), (2, 2), (3, 1), (1, 1)] {
-                let mut found = vec![f32::NAN; tokens * width];
-                for bounds in offsets.windows(2) {
-                    let sequence = Rows::new(&qkv, tokens, heads.width(), heads.width())
-                        .rows(bounds[0]..bounds[1]);
-                    let [queries, keys, values] =
-                        heads.columns().map(|c| sequence.columns(c.start, c.len()));
-                    let biases = bias.map(|bias| bias.biases(sequence.count));
-                    for i in 0..shares {
-                        let share = i * count / shares..(i + 1) * count / shares;
-                        let mut out = RowsMut::new(&mut found, tokens, width, width);
-                        let mut out = out.part(bounds[0]..bounds[1], 0, width);
-                        let length = bounds[1] - bounds[0];
-                        for p in 0..parts {
-                            let rows = p * length / parts..(p + 1) * length / parts;
-                            let job = AttentionJob {
-                                queries: queries.rows(rows.clone()),
-                                first_query: rows.start,
-                                keys,
-                                values,
-                                heads,
-                                share: share.clone(),
-                                scale: layer.scale,
-                                mask: layer.mask,
-                                biases: biases.as_deref(),
-                                rounded,
-                            };
-                            isa::attention(isa, &job, out.part(rows, 0, width), scratch);
-                        }
-                    }
-                }
-                assert_close(isa, &found, &expected, tolerance);
-                let whole = whole.get_or_insert_with(|| found.clone());
-                prop_assert_eq!(&found, whole, "{} in {} shares", isa.name(), shares);
             }
         }
     }

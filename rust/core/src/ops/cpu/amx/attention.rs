@@ -4,6 +4,7 @@
 #![allow(clippy::wildcard_imports)] // half of it would be a list of intrinsics
 
 use std::arch::x86_64::*;
+use std::ops::Range;
 
 use super::super::attention::AttentionJob;
 use super::super::simd::{LANES, Simd};
@@ -59,15 +60,16 @@ pub(in super::super) fn attention<S: Simd>(
         }
         for first in (0..out.count).step_by(QUERIES) {
             let count = (out.count - first).min(QUERIES);
+            let seen = Seen(job.seen(first..first + count, STEP));
             let queries = job.queries.rows(first..first + count).columns(head * dim, dim);
             pack_rows(queries.iter(), sizes.key_steps, &mut scratch.queries);
-            scratch.score(&mut tiles, sizes);
+            scratch.score(&mut tiles, sizes, &seen);
             let mut sums = [0.0; QUERIES];
             for (row, sum) in sums[..count].iter_mut().enumerate() {
-                *sum = scratch.softmax_without_division(simd, job, head, (first, row), sizes);
+                *sum = scratch.softmax_without_division(simd, job, head, (first, row), &seen);
             }
             let mut out = out.part(first..first + count, head * dim, dim);
-            scratch.weigh(&mut tiles, sizes, |column, block: &Block<f32>| {
+            scratch.weigh(&mut tiles, sizes, &seen, |column, block: &Block<f32>| {
                 for (row, (block, sum)) in block.0[..count].iter().zip(sums).enumerate() {
                     for c in (column..dim.min(column + 2 * LANES)).step_by(LANES) {
                         // SAFETY: a row of a block holds 32 floats.
@@ -91,11 +93,20 @@ struct Sizes {
     value_steps: usize,
 }
 
-impl Sizes {
+/// The keys that a block of queries is multiplied with, in whole steps.
+#[derive(Debug)]
+struct Seen(Range<usize>);
+
+impl Seen {
+    /// Their steps, of those of all keys.
+    fn steps(&self) -> Range<usize> {
+        self.0.start / STEP..self.0.end / STEP
+    }
+
     /// Floats from one row of scores to the next: an odd number of cache lines, so that rows do not
     /// compete for the same sets.
-    fn score_stride(self) -> usize {
-        self.value_steps * STEP + LANES
+    fn score_stride(&self) -> usize {
+        self.0.len() + LANES
     }
 }
 
@@ -106,18 +117,17 @@ impl Scratch {
         grow(&mut self.keys, 2 * value_steps * key_steps);
         grow(&mut self.values, dim.div_ceil(LANES) * value_steps);
         grow(&mut self.weights, 2 * value_steps);
-        let scores = QUERIES * sizes.score_stride();
-        if self.scores.len() < scores {
-            self.scores.resize(scores, 0.0);
-        }
     }
 
-    /// The queries' scores with all keys.
+    /// The queries' scores with the keys that some of them see.
     #[inline(always)]
-    fn score(&mut self, tiles: &mut Tiles, sizes: Sizes) {
-        let (steps, stride) = (sizes.key_steps, sizes.score_stride());
+    fn score(&mut self, tiles: &mut Tiles, sizes: Sizes, seen: &Seen) {
+        let (steps, stride) = (sizes.key_steps, seen.score_stride());
+        if self.scores.len() < QUERIES * stride {
+            self.scores.resize(QUERIES * stride, 0.0);
+        }
         let at = |tiles: &[Tile], i: usize| tiles[i * steps..][..steps].as_ptr().cast();
-        for pair in 0..sizes.value_steps {
+        for (i, pair) in seen.steps().enumerate() {
             let operands = Operands {
                 steps,
                 a: [at(&self.queries, 0), at(&self.queries, 1)],
@@ -126,7 +136,7 @@ impl Scratch {
                 w: [at(&self.keys, 2 * pair), at(&self.keys, 2 * pair + 1)],
                 ahead: at(&self.keys, 2 * pair),
             };
-            let scores = &mut self.scores[pair * STEP..QUERIES * stride];
+            let scores = &mut self.scores[i * STEP..QUERIES * stride];
             let out = Output { to: scores.as_mut_ptr(), stride: 4 * stride, add: false };
             // SAFETY: the slices have been taken with that many tiles; rows of scores end `LANES` before
             // the next one.
@@ -142,12 +152,12 @@ impl Scratch {
         job: &AttentionJob<'_>,
         head: usize,
         (first, row): (usize, usize),
-        sizes: Sizes,
+        seen: &Seen,
     ) -> f32 {
-        let scores = &mut self.scores[row * sizes.score_stride()..][..sizes.value_steps * STEP];
-        let sum = job.softmax_without_division(simd, head, first + row, scores);
-        let (line, tiles) =
-            (row % TILE_ROWS, &mut self.weights[row / TILE_ROWS * sizes.value_steps..]);
+        let scores = &mut self.scores[row * seen.score_stride()..][..seen.0.len()];
+        let sum = job.softmax_without_division(simd, head, (first + row, seen.0.start), scores);
+        let tiles = &mut self.weights[row / TILE_ROWS * seen.steps().len()..];
+        let line = row % TILE_ROWS;
         for (weights, tile) in scores.as_chunks::<STEP>().0.iter().zip(tiles) {
             tile.set_line(line, weights);
         }
@@ -156,20 +166,30 @@ impl Scratch {
 
     /// The weights times the values, 32 dimensions from `column` on at a time.
     #[inline(always)]
-    fn weigh(&self, tiles: &mut Tiles, sizes: Sizes, mut take: impl FnMut(usize, &Block<f32>)) {
-        let steps = sizes.value_steps;
-        let at = |tiles: &[Tile], i: usize| tiles[i * steps..][..steps].as_ptr().cast();
+    fn weigh(
+        &self,
+        tiles: &mut Tiles,
+        sizes: Sizes,
+        seen: &Seen,
+        mut take: impl FnMut(usize, &Block<f32>),
+    ) {
+        let steps = seen.steps().len();
+        let weights = |i: usize| self.weights[i * steps..][..steps].as_ptr().cast();
+        let values = |panel: usize| {
+            let panel = &self.values[panel * sizes.value_steps..][..sizes.value_steps];
+            panel[seen.steps()].as_ptr().cast()
+        };
         let panels = sizes.dim.div_ceil(LANES);
         let mut block = Block([[0.0; 2 * LANES]; QUERIES]);
         for panel in (0..panels).step_by(2) {
             let second = (panel + 1).min(panels - 1);
             let operands = Operands {
                 steps,
-                a: [at(&self.weights, 0), at(&self.weights, 1)],
+                a: [weights(0), weights(1)],
                 a_stride: 64,
                 a_step: size_of::<Tile>(),
-                w: [at(&self.values, panel), at(&self.values, second)],
-                ahead: at(&self.values, panel),
+                w: [values(panel), values(second)],
+                ahead: values(panel),
             };
             let out = Output { to: block.0.as_mut_ptr().cast(), stride: 128, add: false };
             // SAFETY: the slices have been taken with that many tiles; a block has 32 rows.
