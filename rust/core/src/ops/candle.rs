@@ -144,13 +144,13 @@ impl Context {
 }
 
 impl Context {
-    /// What is added to scores, `[heads, tokens, tokens]`: biases, and minus infinity where a query sees no
-    /// key.
+    /// What is added to scores: minus infinity where a query sees no key, and biases; `[heads, tokens, tokens]`,
+    /// or without biases `[1, tokens, tokens]`.
     fn added(&self, layer: &Attention<'_>, tokens: usize) -> Result<Option<Tensor>> {
         if layer.mask == Mask::ALL && layer.bias.is_none() {
             return Ok(None);
         }
-        let count = layer.heads.count;
+        let count = if layer.bias.is_some() { layer.heads.count } else { 1 };
         let biases = layer.bias.map(|bias| bias.biases(tokens));
         let mut added = vec![f32::NEG_INFINITY; count * tokens * tokens];
         for (i, row) in added.chunks_exact_mut(tokens).enumerate() {
@@ -292,7 +292,7 @@ impl Ops<Candle> for Context {
             let scores = query.matmul(&key.transpose(D::Minus1, D::Minus2)?.contiguous()?)?;
             let scores = (scores * f64::from(layer.scale))?;
             let scores = match self.added(layer, tokens)? {
-                Some(added) => (scores + added)?,
+                Some(added) => scores.broadcast_add(&added)?,
                 None => scores,
             };
             let mixed = softmax_last_dim(&scores)?.matmul(&value)?;
