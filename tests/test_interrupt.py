@@ -1,9 +1,13 @@
 """Ctrl-C during a long call."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+
+import pytest
+from conftest import HF
 
 ENCODE = """
 import sys
@@ -69,3 +73,43 @@ def test_the_command_line_leaves_quietly(minilm_folder, tmp_path):
     )
     assert status == 130
     assert err.strip() == ""
+
+
+ONE_LONG_TEXT = """
+import sys
+import numpy as np
+from arrowembed import Embedder, set_num_threads
+
+set_num_threads(int(sys.argv[2]))
+model = Embedder(sys.argv[1], cache_size=0)
+before = model.encode("before")
+try:
+    print("started", flush=True)
+    model.encode("one text that takes far too long " * 6_000)
+except KeyboardInterrupt:
+    np.testing.assert_array_equal(model.encode("before"), before)
+    print("interrupted and usable", model.info()["texts"])
+"""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_single_long_text_stops(long_model, threads, tmp_path):
+    status, out, err = interrupt(
+        [sys.executable, "-c", ONE_LONG_TEXT, str(long_model), str(threads)], cwd=tmp_path
+    )
+    assert out == "interrupted and usable 2\n"
+    assert err == ""
+    assert status == 0
+
+
+@pytest.fixture
+def long_model(copy_of):
+    """A small model that takes long texts."""
+    folder = copy_of(HF / "qwen2")
+    for name, setting in [
+        ("config.json", "max_position_embeddings"),
+        ("sentence_bert_config.json", "max_seq_length"),
+    ]:
+        config = json.loads((folder / name).read_text())
+        (folder / name).write_text(json.dumps(config | {setting: 30_000}))
+    return folder

@@ -13,7 +13,7 @@ use crate::models::{self, Encoder};
 use crate::ops::candle;
 use crate::ops::{Backend, Ops, cpu};
 use crate::plan::{EXPANDED_TOKENS, MicroBatch, TOKENS};
-use crate::threads;
+use crate::threads::{self, Monitor};
 use crate::weights::TensorSource;
 
 /// A thread's own scratch memory for forward passes, reused from one to the next.
@@ -42,25 +42,27 @@ pub fn isa() -> &'static str {
     cpu::Isa::chosen().name()
 }
 
+/// What is done with the vectors of a micro-batch's tokens, `[tokens, hidden_size]`, on the thread that has them.
+pub(crate) type Consume<'a> = &'a mut (dyn FnMut(&[f32]) -> Result<()> + Send);
+
 /// A loaded model on its device.
 pub(crate) trait Model: Send + Sync {
-    /// Runs a micro-batch on the calling thread's context and hands the vectors of its tokens,
-    /// `[tokens, hidden_size]`, to `consume`.
-    fn forward(
-        &self,
-        batch: &MicroBatch,
-        consume: &mut dyn FnMut(&[f32]) -> Result<()>,
-    ) -> Result<()>;
+    /// Runs a micro-batch on the calling thread's context and hands the vectors of its tokens to `consume`.
+    ///
+    /// # Errors
+    /// Also [`Error::Interrupted`](crate::Error::Interrupted) if the call was stopped meanwhile.
+    fn forward(&self, batch: &MicroBatch, consume: Consume<'_>) -> Result<()>;
 
-    /// The same on the calling thread and others together, if that can be done now: where no other call
-    /// needs them.
+    /// The same on several threads together, if that can be done now: where no other call needs them. The calling
+    /// thread is one of them, or with a monitor asks that.
     ///
     /// # Errors
     /// As for `forward`; `None` if nothing was done.
     fn forward_together(
         &self,
         _batch: &MicroBatch,
-        _consume: &mut dyn FnMut(&[f32]) -> Result<()>,
+        _monitor: Option<Monitor<'_>>,
+        _consume: Consume<'_>,
     ) -> Option<Result<()>> {
         None
     }
@@ -126,11 +128,7 @@ struct OnCpu {
 }
 
 impl Model for OnCpu {
-    fn forward(
-        &self,
-        batch: &MicroBatch,
-        consume: &mut dyn FnMut(&[f32]) -> Result<()>,
-    ) -> Result<()> {
+    fn forward(&self, batch: &MicroBatch, consume: Consume<'_>) -> Result<()> {
         CONTEXT.with(|Context(context)| {
             context.set_compute(self.compute);
             let hidden = self.encoder.forward(context, &placed(&*self.encoder, batch))?;
@@ -141,10 +139,11 @@ impl Model for OnCpu {
     fn forward_together(
         &self,
         batch: &MicroBatch,
-        consume: &mut dyn FnMut(&[f32]) -> Result<()>,
+        monitor: Option<Monitor<'_>>,
+        consume: Consume<'_>,
     ) -> Option<Result<()>> {
         let batch = &*placed(&*self.encoder, batch);
-        let forward = |member, consume: &mut dyn FnMut(&[f32]) -> Result<()>| {
+        let forward = |member, consume: Consume<'_>| {
             CONTEXT.with(|Context(context)| {
                 context.set_compute(self.compute);
                 let forward = |batch: &MicroBatch| self.encoder.forward(context, batch);
@@ -154,6 +153,7 @@ impl Model for OnCpu {
         };
         threads::at_once(
             cpu::team,
+            monitor,
             |member| forward(member, consume),
             |member| forward(member, &mut |_| Ok(())),
         )
@@ -182,11 +182,7 @@ struct OnCandle {
 
 #[cfg(feature = "candle")]
 impl Model for OnCandle {
-    fn forward(
-        &self,
-        batch: &MicroBatch,
-        consume: &mut dyn FnMut(&[f32]) -> Result<()>,
-    ) -> Result<()> {
+    fn forward(&self, batch: &MicroBatch, consume: Consume<'_>) -> Result<()> {
         let hidden = self.encoder.forward(&self.context, &placed(&*self.encoder, batch))?;
         consume(&self.context.to_host(hidden)?)
     }

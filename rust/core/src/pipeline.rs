@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use crate::cache::{Entry, Variant};
+use crate::context::Consume;
 use crate::embeddings::EncodeStats;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -182,7 +183,7 @@ impl Engine {
             threads::rouse();
         }
         let jobs = positions.chunks(TEXTS_PER_JOB).zip(tokens.chunks_mut(TEXTS_PER_JOB));
-        threads::for_each(jobs, monitor, |(positions, tokens)| {
+        threads::for_each(jobs, monitor, true, |(positions, tokens)| {
             for (&position, tokens) in positions.iter().zip(tokens) {
                 let text = texts[position].as_ref();
                 *tokens = self.tokenizer.encode(request.prompt, text, request.start + position)?;
@@ -208,7 +209,7 @@ impl Engine {
         tokens: &[Tokens],
         slots: Vec<T>,
         max_texts: usize,
-        monitor: Option<Monitor<'_>>,
+        mut monitor: Option<Monitor<'_>>,
         write: impl Fn(usize, T, &[f32]) -> Result<usize> + Sync,
     ) -> Result<()> {
         let lengths: Vec<usize> = tokens.iter().map(|tokens| tokens.ids.len()).collect();
@@ -223,7 +224,7 @@ impl Engine {
             .into_iter()
             .map(|batch| batch.into_iter().filter_map(|i| Some((i, slots[i].take()?))).collect())
             .collect();
-        let compute = |job: &mut Vec<(usize, T)>, together: bool| {
+        let compute = |job: &mut Vec<(usize, T)>, forward: Forward<'_>| {
             let batch = MicroBatch::new(job.iter().map(|&(i, _)| &tokens[i]));
             let mut finished = 0;
             let mut consume = |hidden: &[f32]| {
@@ -232,19 +233,36 @@ impl Engine {
                 }
                 Ok(())
             };
-            let result = if together {
-                self.model.forward_together(&batch, &mut consume)?
-            } else {
-                self.model.forward(&batch, &mut consume)
-            };
+            let result = forward(&batch, &mut consume)?;
             Some(result.map(|()| finished))
         };
+        let brief = self.is_brief(&lengths);
         if let [only] = &mut jobs[..]
-            && let Some(result) = compute(only, true)
+            && let Some(result) = compute(only, &mut |batch, consume| {
+                let monitor = monitor_of(&mut monitor).filter(|_| !brief);
+                self.model.forward_together(batch, monitor, consume)
+            })
         {
             return result.map(drop);
         }
-        threads::for_each(jobs, monitor, |mut job| compute(&mut job, false).unwrap_or(Ok(0)))
+        threads::for_each(jobs, monitor, brief, |mut job| {
+            compute(&mut job, &mut |batch, consume| Some(self.model.forward(batch, consume)))
+                .unwrap_or(Ok(0))
+        })
+    }
+
+    /// Whether sequences take so little that nobody would want to stop them.
+    fn is_brief(&self, lengths: &[usize]) -> bool {
+        // Tens of milliseconds on two cores.
+        const OPERATIONS: f64 = 4e9;
+        // The four matrices of attention and a feed-forward layer of four times the width.
+        const WEIGHTS_PER_LAYER: f64 = 12.0;
+        let (layers, width) = (self.dimensions.num_hidden_layers, self.dimensions.hidden_size);
+        let of_sequence = |&tokens: &usize| {
+            let (tokens, width) = (tokens as f64, width as f64);
+            tokens * width * (2.0 * WEIGHTS_PER_LAYER * width + 4.0 * tokens)
+        };
+        layers as f64 * lengths.iter().map(of_sequence).sum::<f64>() < OPERATIONS
     }
 
     /// Counts a call and shows the monitor its end.
@@ -263,6 +281,9 @@ impl Engine {
         }
     }
 }
+
+/// How a micro-batch is computed; nothing is done where it returns `None`.
+type Forward<'a> = &'a mut dyn FnMut(&MicroBatch, Consume<'_>) -> Option<Result<()>>;
 
 /// A monitor as the next function takes it.
 pub(crate) fn monitor_of<F: FnMut(usize) -> ControlFlow<()>>(

@@ -5,7 +5,7 @@
 mod common;
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -418,6 +418,89 @@ fn a_monitor_sees_progress_and_stops_the_call() {
     let stopped = BERT.encode_with(&texts, &EncodeOptions::new(), Some(&mut stop));
     assert!(matches!(stopped, Err(Error::Interrupted)));
     assert!(BERT.encode(&["still usable"]).is_ok());
+}
+
+/// A copy of a small model that takes long texts.
+fn endless(folder: &Path) -> PathBuf {
+    let endless = folder.join("endless");
+    copy_folder(&model("qwen2"), &endless);
+    for (file, setting) in [
+        ("config.json", "\"max_position_embeddings\": 128"),
+        ("sentence_bert_config.json", "\"max_seq_length\": 96"),
+    ] {
+        let json = std::fs::read_to_string(endless.join(file)).unwrap();
+        let (name, _) = setting.split_once(": ").unwrap();
+        let changed = json.replace(setting, &format!("{name}: 40000"));
+        assert_ne!(changed, json);
+        std::fs::write(endless.join(file), changed).unwrap();
+    }
+    endless
+}
+
+/// Its rows are multiplied in several goes, its heads one after the other.
+#[test]
+fn a_long_text_is_the_same_on_any_number_of_threads() {
+    let _alone = threads();
+    let before = num_threads().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let text = "the quick brown fox jumps over the lazy dog ".repeat(40);
+    let open = |device| {
+        let builder = Engine::builder().cache(CacheLimits::OFF).cache_dir(folder.path());
+        builder.device(device).open(endless(folder.path())).unwrap()
+    };
+    let engine = open("cpu");
+    assert!(engine.tokenize(&[&text], &EncodeOptions::new(), None).unwrap()[0].ids.len() > 1100);
+    let together = engine.encode(&[&text, "a short one", &text]).unwrap();
+    for count in [1, 2, 3] {
+        set_num_threads(count).unwrap();
+        let alone = engine.encode(&[&text]).unwrap();
+        for row in [0, 2] {
+            assert_eq!(bits(alone.as_slice()), bits(together.row(row).unwrap()), "{count} threads");
+        }
+    }
+    set_num_threads(before).unwrap();
+    #[cfg(feature = "candle")]
+    {
+        let candle = open("candle").encode(&[&text]).unwrap();
+        let difference = largest_difference(candle.as_slice(), together.row(0).unwrap());
+        assert!(difference < 4e-6, "{difference}");
+    }
+}
+
+/// One text of many thousands of tokens is a single job, which takes a second.
+#[test]
+fn a_monitor_stops_a_single_long_text() {
+    let _alone = threads();
+    let before = num_threads().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let endless = endless(folder.path());
+    for (device, sentences) in [
+        ("cpu", 500),
+        // candle holds all scores at once.
+        #[cfg(feature = "candle")]
+        ("candle", 110),
+    ] {
+        let text = "the quick brown fox jumps over the lazy dog ".repeat(sentences);
+        let builder = Engine::builder().cache(CacheLimits::OFF).cache_dir(folder.path());
+        let engine = builder.device(device).open(&endless).unwrap();
+        let vectors = bits(engine.encode(&["a text", "another"]).unwrap().as_slice());
+        for count in [1, 2] {
+            set_num_threads(count).unwrap();
+            let mut asked = 0;
+            let mut monitor = |_| {
+                asked += 1;
+                if asked == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            let stopped = engine.encode_with(&[&text], &EncodeOptions::new(), Some(&mut monitor));
+            assert!(matches!(stopped, Err(Error::Interrupted)), "{device}, {count} threads");
+            // Not at the call's end, when the monitor is asked too.
+            assert_eq!(asked, 2, "{device}, {count} threads");
+            assert!(engine.totals().tokens < 100, "{device}, {count} threads");
+            let after = bits(engine.encode(&["a text", "another"]).unwrap().as_slice());
+            assert_eq!(after, vectors, "{device}, {count} threads");
+        }
+    }
+    set_num_threads(before).unwrap();
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::{
     Ops, Rope,
 };
 use crate::error::{Error, Result};
+use crate::threads;
 use crate::weights::TensorSource;
 use crate::weights::values::read_f32;
 
@@ -259,6 +260,7 @@ impl Ops<Candle> for Context {
         weight: &Linear,
         epilogue: Epilogue<'_, Tensor>,
     ) -> Result<Tensor> {
+        threads::go_on()?;
         let product = weight.forward(x)?;
         Ok(match epilogue {
             Epilogue::None => product,
@@ -275,6 +277,7 @@ impl Ops<Candle> for Context {
         let Heads { count, kv_count, head_dim } = layer.heads;
         let mut attended = Vec::with_capacity(offsets.len());
         for bounds in offsets.windows(2).filter(|bounds| bounds[0] < bounds[1]) {
+            threads::go_on()?;
             let tokens = bounds[1] - bounds[0];
             // [heads, tokens, head_dim], each head of keys and values as often as it serves queries.
             let part = |columns: Range<usize>, heads: usize| {

@@ -27,7 +27,7 @@ pub(super) struct Scratch {
 }
 
 /// Attention within one sequence.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct AttentionJob<'a> {
     /// `[rows, heads.count * heads.head_dim]`: those of all tokens or of some.
     pub(super) queries: Rows<'a>,

@@ -61,6 +61,18 @@ pub(super) enum Then<'a> {
     Multiply(&'a [f32]),
 }
 
+impl<'a> Then<'a> {
+    /// The same for some rows of an output of so many columns.
+    pub(super) fn rows(self, rows: Range<usize>, columns: usize) -> Self {
+        let of = |other: &'a [f32]| &other[rows.start * columns..rows.end * columns];
+        match self {
+            Self::Add(other) => Self::Add(of(other)),
+            Self::Multiply(other) => Self::Multiply(of(other)),
+            then => then,
+        }
+    }
+}
+
 /// `out = then(x · weightᵀ + bias)`, in the columns that `out` asks for.
 #[inline(always)]
 pub(super) fn linear<S: Simd>(

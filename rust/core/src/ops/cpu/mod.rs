@@ -50,6 +50,7 @@ use super::{Attention, Epilogue, Ops, Rope};
 use crate::compute::Compute;
 use crate::error::{Error, Result};
 use crate::plan::MicroBatch;
+use crate::threads;
 
 /// Output features that a member of a team takes at a time: the width of the widest tile.
 const PANELS: usize = 2 * simd::LANES;
@@ -58,6 +59,10 @@ const PANELS: usize = 2 * simd::LANES;
 /// output. Members then meet once a layer and not seven times, and only keys and values go from one
 /// core to another, but each multiplies with all of the weights.
 const ROWS: usize = 32;
+
+/// Rows of a product, and tokens of a sequence, that are computed in one go; with more, a thread asks in between
+/// whether its call goes on. Enough to make little of what each go costs.
+const ROWS_IN_ONE_GO: usize = 1024;
 
 /// How a thread takes part in a team.
 #[derive(Debug)]
@@ -163,7 +168,7 @@ struct BatchAttention<'a> {
 
 impl Context {
     /// Some heads of the rows' output, a sequence after the other.
-    fn attend(&self, of: &BatchAttention<'_>, share: Range<usize>, out: &mut Tensor) {
+    fn attend(&self, of: &BatchAttention<'_>, share: Range<usize>, out: &mut Tensor) -> Result<()> {
         let heads = of.layer.heads;
         let [queries, keys, _] = heads.columns();
         let longest = of.offsets.windows(2).map(|bounds| bounds[1] - bounds[0]).max();
@@ -177,21 +182,30 @@ impl Context {
             let rows = here.start - of.own.start..here.end - of.own.start;
             let sequence = bounds[0]..bounds[1];
             let values = of.keys + keys.len();
-            let job = AttentionJob {
+            let whole = AttentionJob {
                 queries: rows_of(of.qkv, rows.clone(), queries.clone()),
                 first_query: here.start - bounds[0],
                 keys: rows_of(of.all, sequence.clone(), of.keys..values),
                 values: rows_of(of.all, sequence, values..values + keys.len()),
                 heads,
-                share: share.clone(),
+                share: 0..0,
                 scale: of.layer.scale,
                 mask: of.layer.mask,
                 biases: biases.as_deref(),
                 rounded: self.rounded.get(),
             };
-            let out = out.part(rows, 0, queries.len());
-            isa::attention(self.isa, &job, out, &mut self.attention.borrow_mut());
+            // All heads, or of a long sequence those that share keys and values.
+            let long = bounds[1] - bounds[0] > ROWS_IN_ONE_GO;
+            let step = if long { heads.count / heads.kv_count } else { share.len() };
+            for first in share.clone().step_by(step.max(1)) {
+                threads::go_on()?;
+                let share = first..share.end.min(first + step);
+                let out = out.part(rows.clone(), 0, queries.len());
+                let job = AttentionJob { share, ..whole.clone() };
+                isa::attention(self.isa, &job, out, &mut self.attention.borrow_mut());
+            }
         }
+        Ok(())
     }
 
     /// Changes rows of a tensor in place. Of one that the members of a team have each for itself, all; of one that
@@ -335,16 +349,22 @@ impl Ops<Cpu> for Context {
         let (columns, panels) = (weight.out_features, weight.out_features.div_ceil(PANELS));
         let (mut out, share) = self.output(x.rows(), columns, panels);
         let share = (share.start * PANELS).min(columns)..(share.end * PANELS).min(columns);
-        let job = LinearJob {
-            x,
-            weight: weight.weights(),
-            in_features: weight.in_features,
-            out_features: weight.out_features,
-            bias: weight.bias(),
-            then,
-        };
-        let share = out.whole().only(share);
-        isa::linear(self.isa, &job, share, &mut self.linear.borrow_mut());
+        let mut whole = out.whole();
+        let goes = x.rows().div_ceil(ROWS_IN_ONE_GO);
+        for go in 0..goes {
+            threads::go_on()?;
+            let rows = go * x.rows() / goes..(go + 1) * x.rows() / goes;
+            let job = LinearJob {
+                x: &x[rows.start * x.width()..rows.end * x.width()],
+                weight: weight.weights(),
+                in_features: weight.in_features,
+                out_features: weight.out_features,
+                bias: weight.bias(),
+                then: then.rows(rows.clone(), columns),
+            };
+            let out = whole.part(rows, 0, columns).only(share.clone());
+            isa::linear(self.isa, &job, out, &mut self.linear.borrow_mut());
+        }
         self.meet()?;
         Ok(out)
     }
@@ -359,14 +379,14 @@ impl Ops<Cpu> for Context {
             let all = member.gather(tokens, own.clone(), keys_and_values)?;
             let mut out = self.pool.take(own.len(), queries.len());
             let of = BatchAttention { qkv, own: own.clone(), all: &all, keys: 0, layer, offsets };
-            self.attend(&of, 0..heads.count, &mut out);
+            self.attend(&of, 0..heads.count, &mut out)?;
             return Ok(out);
         }
         expect("attention", (tokens, heads.width()), (qkv.rows(), qkv.width()))?;
         let (mut out, share) = self.output(tokens, queries.len(), heads.count);
         let keys = keys.start;
         let of = BatchAttention { qkv, own: 0..tokens, all: qkv, keys, layer, offsets };
-        self.attend(&of, share, &mut out);
+        self.attend(&of, share, &mut out)?;
         self.meet()?;
         Ok(out)
     }
