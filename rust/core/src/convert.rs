@@ -195,8 +195,10 @@ pub fn convert(
     let tokenizer = model.tokenizer()?;
     let SourceModel { mut metadata, weights, files, tokenizer_folder } = model;
     let weights = weights.source();
+    // What is written tensor by tensor must be a model that can be computed, too.
+    let packed = plan_packed(&metadata, weights)?;
     let planned = match options.arrangement {
-        Arrangement::Packed => plan_packed(&metadata, weights)?,
+        Arrangement::Packed => packed,
         Arrangement::RowMajor => plan_row_major(weights),
     };
 

@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 
+use safetensors::tensor::TensorView;
 use tempfile::TempDir;
 
 use super::*;
-use crate::convert::{Arrangement, ConvertOptions};
-use crate::fixtures::{all_values, assert_invariant, convert_to, hf, hf_copy, open_with};
+use crate::convert::{Arrangement, ConvertOptions, convert};
+use crate::fixtures::{all_values, assert_invariant, convert_to, go_on, hf, hf_copy, open_with};
 use crate::weights::{DType, Layout};
 
 fn options(dtype: &str, layout: &str, format: &str, compression: &str) -> ConvertOptions {
@@ -276,4 +277,43 @@ fn both_names_of_an_option_are_understood() {
     let error = "panels".parse::<Arrangement>().unwrap_err();
     assert_eq!(error.code(), "invalid_argument");
     assert!(error.to_string().contains("row_major"), "{error}");
+}
+
+/// Adds tensors to a folder's weights.
+fn add_tensors(folder: &Path, names: &[&str]) {
+    let path = folder.join("model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let numbers = [0_u8; 16];
+    let added = names.iter().map(|&name| {
+        let view = TensorView::new(safetensors::Dtype::F32, vec![4], &numbers).unwrap();
+        (name.to_owned(), view)
+    });
+    let all: Vec<_> = tensors.tensors().into_iter().chain(added).collect();
+    fs::write(&path, safetensors::serialize(all, None).unwrap()).unwrap();
+}
+
+#[test]
+fn tensors_that_nobody_asks_for_are_refused_unless_they_are_heads() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = |source: &Path| open_with(source, &folder.path().join("cache"));
+    let source = hf_copy("jina-bert-v2", folder.path());
+    add_tensors(&source, &["pooler.dense.bias", "cls.predictions.bias", "embeddings.position_ids"]);
+    let with_heads = open(&source).unwrap();
+    let without = open(&hf("jina-bert-v2")).unwrap();
+    assert_eq!(all_values(with_heads.weights.as_ref()), all_values(without.weights.as_ref()));
+
+    // As the models of that family have them that came later.
+    let normed = "encoder.layer.1.attention.self.layer_norm_q.weight";
+    add_tensors(&source, &[normed]);
+    let error = open(&source).err().unwrap();
+    assert_eq!(error.code(), "unsupported_model");
+    assert!(error.to_string().contains(normed), "{error}");
+    for layout in ["packed", "row_major"] {
+        let options = options("float32", layout, "arrow", "none");
+        let target = folder.path().join("target");
+        let error = convert(&source, &target, &options, &mut go_on).unwrap_err();
+        assert!(error.to_string().contains(normed), "{error}");
+        assert!(!target.exists());
+    }
 }

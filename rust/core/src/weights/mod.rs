@@ -18,6 +18,7 @@ pub(crate) mod parquet;
 mod quantize;
 pub(crate) mod safetensors;
 pub(crate) mod table;
+mod unused;
 pub(crate) mod values;
 pub(crate) mod write;
 

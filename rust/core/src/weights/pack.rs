@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
+use super::unused::refuse_unused;
 use super::values::{Companion, encode, read_f32};
 use super::{DType, Layout, Tensor, TensorSource, integers_of, scale_name, sum_name};
 use crate::dense::Dense;
@@ -50,12 +51,17 @@ enum Kind {
 /// Everything a packed file holds, in the order in which the architecture asks for it.
 ///
 /// # Errors
-/// If the architecture is unknown or its configuration is wrong.
+/// If the architecture is unknown or its configuration is wrong, or the source has tensors that it does not ask
+/// for.
 pub(crate) fn plan_packed(metadata: &Metadata, source: &dyn TensorSource) -> Result<Vec<Planned>> {
-    let names = source.names().into_iter().map(str::to_owned).collect();
-    let mut planner = Planner { names, planned: Vec::new() };
+    let names = source.names();
+    let mut planner =
+        Planner { names: names.iter().copied().map(str::to_owned).collect(), planned: Vec::new() };
     models::walk(&metadata.architecture, &metadata.config, &mut planner)?;
     Dense::load(&mut planner, &metadata.dense)?;
+    let parts = planner.planned.iter().flat_map(|planned| &planned.parts);
+    let used = parts.map(|part| part.name.as_str()).collect();
+    refuse_unused(&names, &used, &metadata.architecture)?;
     Ok(planner.planned)
 }
 
