@@ -69,6 +69,17 @@ impl Keys<'_> {
         }
     }
 
+    /// The id of the padding token where it is written as RoBERTa and its relatives have it.
+    fn padding_of_roberta(&self) -> Result<Option<usize>> {
+        let metadata = self.file.metadata();
+        let Some(tokens) = metadata.strings("tokenizer.ggml.tokens")? else { return Ok(None) };
+        let is_padding = |id: &usize| tokens.get(*id) == Some("<pad>");
+        match metadata.unsigned("tokenizer.ggml.padding_token_id")? {
+            Some(id) => Ok(Some(id).filter(is_padding)),
+            None => Ok((0..tokens.len()).find(is_padding)),
+        }
+    }
+
     /// Rows of a table.
     fn rows(&self, tensor: &str) -> Result<usize> {
         let found = self.file.get(tensor).and_then(|tensor| tensor.shape.first());
@@ -106,20 +117,23 @@ impl Described {
     }
 
     fn bert(keys: &Keys<'_>) -> Result<Self> {
+        let positions = keys.rows("position_embd.weight")?;
+        let padding = keys.padding_of_roberta()?.filter(|padding| unused(positions, *padding));
+        let architecture = if padding.is_some() { "roberta" } else { "bert" };
         let config = json!({
-            "model_type": "bert",
+            "model_type": architecture,
+            "pad_token_id": padding,
             "hidden_size": keys.size("embedding_length")?,
             "num_hidden_layers": keys.size("block_count")?,
             "num_attention_heads": keys.size("attention.head_count")?,
             "intermediate_size": keys.size("feed_forward_length")?,
             "vocab_size": keys.rows("token_embd.weight")?,
-            // Of RoBERTa's positions the converter leaves out those that no token has.
-            "max_position_embeddings": keys.rows("position_embd.weight")?,
+            "max_position_embeddings": positions,
             "type_vocab_size": keys.token_types()?,
             "layer_norm_eps": keys.number("attention.layer_norm_epsilon")?,
             "hidden_act": "gelu",
         });
-        Ok(Self { architecture: "bert", names: names::BERT, config })
+        Ok(Self { architecture, names: names::BERT, config })
     }
 
     fn distilbert(keys: &Keys<'_>) -> Result<Self> {
@@ -284,6 +298,14 @@ impl Described {
     }
 }
 
+/// Whether RoBERTa's table of positions still has those that no token has, up to the padding token's id.
+///
+/// llama.cpp's converter leaves them out for RoBERTa and XLM-R but takes `CamemBERT` for BERT, and no key says which.
+/// But models have a power of two of positions that are used.
+fn unused(rows: usize, padding: usize) -> bool {
+    rows.checked_sub(padding.saturating_add(1)).is_some_and(usize::is_power_of_two)
+}
+
 /// The dense layers behind the pooling.
 fn dense(file: &GgufFile, architecture: &str) -> Result<Vec<DenseLayer>> {
     let others = ["dense_2.bias", "dense_3.bias"].into_iter().find(|name| file.get(name).is_some());
@@ -303,4 +325,58 @@ fn dense(file: &GgufFile, architecture: &str) -> Result<Vec<DenseLayer>> {
         layers.push(DenseLayer { name, in_features, out_features, bias: false, activation });
     }
     Ok(layers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::fixtures::Writer;
+
+    /// A model of that many positions and no layers' tensors.
+    fn described(positions: u64, tokens: &[&str], padding: Option<u32>) -> Described {
+        let mut writer = Writer::new()
+            .string("general.architecture", "bert")
+            .u32("bert.embedding_length", 2)
+            .u32("bert.block_count", 1)
+            .u32("bert.attention.head_count", 1)
+            .u32("bert.feed_forward_length", 4)
+            .value("bert.attention.layer_norm_epsilon", 6, &1e-5_f32.to_le_bytes())
+            .strings("tokenizer.ggml.tokens", tokens);
+        if let Some(padding) = padding {
+            writer = writer.u32("tokenizer.ggml.padding_token_id", padding);
+        }
+        let table = |writer: Writer, name: &str, rows: u64| {
+            writer.tensor(name, &[2, rows], &vec![0.0; 2 * rows as usize])
+        };
+        let writer = table(writer, "token_embd.weight", tokens.len() as u64);
+        let writer = table(writer, "position_embd.weight", positions);
+        let writer = table(writer, "token_types.weight", 2);
+        Described::read(&GgufFile::from_bytes(&writer.bytes()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn positions_of_roberta_begin_where_the_table_says() {
+        let roberta = ["<s>", "<pad>", "</s>", "<unk>"];
+        let bert = ["[PAD]", "[CLS]", "[SEP]"];
+        for (positions, tokens, padding, expected) in [
+            // CamemBERT as BERT's converter leaves it.
+            (514, &roberta[..], Some(1), ("roberta", 512)),
+            (514, &roberta, None, ("roberta", 512)),
+            (130, &["a", "b", "c", "<pad>"], Some(3), ("bert", 130)),
+            (132, &["a", "b", "c", "<pad>"], Some(3), ("roberta", 128)),
+            // RoBERTa's own converter has left out the first two.
+            (512, &roberta, Some(1), ("bert", 512)),
+            (8192, &roberta, Some(1), ("bert", 8192)),
+            // BERT has no such positions, however many there are.
+            (514, &bert, Some(1), ("bert", 514)),
+            (513, &bert, Some(0), ("bert", 513)),
+            (514, &roberta, Some(9), ("bert", 514)),
+        ] {
+            let described = described(positions, tokens, padding);
+            let dimensions =
+                crate::models::dimensions(described.architecture, &described.config).unwrap();
+            let found = (described.architecture, dimensions.max_position_embeddings);
+            assert_eq!(found, expected, "{positions} positions, {tokens:?}");
+        }
+    }
 }

@@ -194,6 +194,21 @@ fn old_files_of_bert_say_little() {
 }
 
 #[test]
+fn sentencepiece_written_as_wordpiece_is_refused() {
+    let tokens = ["<s>", "<pad>", "</s>", "<unk>", "▁▁le", "▁▁chat", "▁s", "▁ment", "▁▁dort", "▁▁"];
+    let camembert = small("bert", &tokens, &[3, 3, 3, 2, 1, 1, 1, 1, 1, 1])
+        .u32("tokenizer.ggml.bos_token_id", 0)
+        .u32("tokenizer.ggml.eos_token_id", 2)
+        .u32("tokenizer.ggml.unknown_token_id", 3);
+    assert!(reason(&camembert).contains("tokenizer.json beside"), "{}", reason(&camembert));
+    // The mark as one character of WordPiece's.
+    let mut tokens = vec!["[PAD]", "[UNK]", "[CLS]", "[SEP]", "▁▁"];
+    tokens.extend(["▁a", "▁b", "▁c", "▁d", "▁e", "▁f"]);
+    let bert = small("bert", &tokens, &[3, 3, 3, 3, 1, 1, 1, 1, 1, 1, 1]);
+    assert_eq!(ids(&build_from(&bert).unwrap(), "a ▁"), [2, 5, 4, 3]);
+}
+
+#[test]
 fn flags_and_ids_decide_what_is_around_a_text() {
     let bare = || {
         small("gpt2", &["<s>", "</s>", "a", "b", "ab"], &[3, 3, 1, 1, 1])

@@ -9,7 +9,7 @@ use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 
 use super::vocabulary::Vocabulary;
 use super::{Pieces, failed, template};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// What llama.cpp writes before a piece that begins a word.
 const WORD_START: char = '\u{2581}';
@@ -17,6 +17,14 @@ const WORD_START: char = '\u{2581}';
 const CONTINUED: &str = "##";
 
 pub(super) fn pieces(vocabulary: &Vocabulary<'_>) -> Result<Pieces> {
+    if is_sentencepiece(vocabulary) {
+        return Err(Error::UnsupportedModel {
+            reason: "the GGUF file has a SentencePiece vocabulary that was written as one of WordPiece, as \
+                     llama.cpp's converter does with CamemBERT's, and cannot tokenize a text; put the model's \
+                     tokenizer.json beside the file"
+                .to_owned(),
+        });
+    }
     let find = |named: Option<u32>, text: &str, what: &str| {
         let missing = || failed(format!("the vocabulary of the GGUF file has no {what} token"));
         named.or_else(|| vocabulary.find(text)).ok_or_else(missing)
@@ -57,6 +65,15 @@ fn as_bert_writes(token: &str, special: bool) -> Cow<'_, str> {
         None if special || is_bracketed(token) => Cow::Borrowed(token),
         None => Cow::Owned([CONTINUED, token].concat()),
     }
+}
+
+/// Whether more than a tenth of the tokens begin with two marks, the second being SentencePiece's own before a
+/// word. In a vocabulary of WordPiece it may be one character among many.
+fn is_sentencepiece(vocabulary: &Vocabulary<'_>) -> bool {
+    let marked = |token: &str| {
+        token.strip_prefix(WORD_START).is_some_and(|rest| rest.starts_with(WORD_START))
+    };
+    vocabulary.iter().filter(|(_, token, _)| marked(token)).count() > vocabulary.len() / 10
 }
 
 fn is_bracketed(token: &str) -> bool {
