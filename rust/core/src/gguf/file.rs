@@ -143,11 +143,18 @@ fn start(cursor: &mut Cursor<'_>) -> Read<(usize, usize)> {
     }
     match cursor.u32()? {
         2 | 3 => {}
-        1 => return Err("it is of GGUF version 1; convert the model again".to_owned()),
+        1 => {
+            let reason = "GGUF version 1 is not supported, 2 and 3 are; convert the model again";
+            return Err(reason.to_owned());
+        }
         version if version.swap_bytes() < 1 << 16 => {
             return Err("it is a big-endian GGUF file; only little-endian ones are read".to_owned());
         }
-        version => return Err(format!("it is of GGUF version {version}; 2 and 3 are read")),
+        version => {
+            return Err(format!(
+                "GGUF version {version} is not supported, 2 and 3 are; the file may be damaged"
+            ));
+        }
     }
     Ok((Entries::count(cursor)?, Metadata::count(cursor)?))
 }
@@ -231,6 +238,8 @@ mod tests {
             assert!(reason.contains(expected), "{reason}");
         }
         assert!(reason(b"GGML").contains("not a GGUF file"));
+        let junk = reason(b"GGUF and then a text that is no header at all");
+        assert!(junk.contains("is not supported, 2 and 3 are; the file may be damaged"), "{junk}");
     }
 
     #[test]
