@@ -178,8 +178,8 @@ def test_search(run, model, tmp_path):
 def test_info(run):
     details = json.loads(run("info", "--json").output)
     assert details["dimension"] == 48
-    assert "dimension            48" in run("info").output
-    assert "compute              float32" in run("info").output
+    assert "dimension             48" in run("info").output
+    assert "compute               float32" in run("info").output
 
 
 @pytest.mark.parametrize("command", ["info", "embed", "similarity", "search"])

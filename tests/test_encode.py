@@ -11,7 +11,12 @@ import numpy as np
 import pytest
 
 from arrowembed import Embedder, get_num_threads, progress, set_num_threads
-from arrowembed.errors import InvalidArgumentError, MissingDependencyError, TextTypeError
+from arrowembed.errors import (
+    ArrowEmbedError,
+    InvalidArgumentError,
+    MissingDependencyError,
+    TextTypeError,
+)
 
 HF = Path(__file__).parent / "data" / "hf"
 LONG = "many words " * 200
@@ -364,4 +369,20 @@ def test_info(model, bert_mean_folder):
     assert info["mapped"] is True
     assert info["num_threads"] == get_num_threads()
     assert Path(info["path"]) == bert_mean_folder / "model.arrow"
+    assert info["matryoshka_dimensions"] == []
     assert repr(model).startswith("Embedder('")
+
+
+def test_sizes_that_a_model_was_trained_for(bert_mean_folder, copy_of):
+    folder = copy_of(bert_mean_folder)
+    metadata = json.loads((folder / "metadata.json").read_text())
+
+    def state(sizes):
+        changed = metadata | {"matryoshka_dimensions": sizes}
+        (folder / "metadata.json").write_text(json.dumps(changed))
+
+    state([48, 16])
+    assert Embedder(folder).info()["matryoshka_dimensions"] == [48, 16]
+    state([96])
+    with pytest.raises(ArrowEmbedError, match=r"matryoshka_dimensions.*96.*1 to 48"):
+        Embedder(folder)

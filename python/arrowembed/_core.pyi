@@ -62,6 +62,8 @@ class EngineInfo(TypedDict):
     hidden_size: int
     embedding_size: int
     """Length of a vector: the hidden size, or what dense layers behind the pooling make of it."""
+    matryoshka_dimensions: list[int]
+    """Lengths that the model was trained for its vectors to be cut to, longest first."""
     num_hidden_layers: int
     num_parameters: int
     vocab_size: int

@@ -443,6 +443,7 @@ class Embedder:
             "path": engine["path"],
             "architecture": metadata["architecture"],
             "dimension": self.dimension,
+            "matryoshka_dimensions": engine["matryoshka_dimensions"],
             "max_seq_length": engine["max_seq_length"],
             "pooling": metadata["pooling"],
             "normalize": metadata["normalize"],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
 from arrowembed.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike
 
@@ -66,6 +66,7 @@ class ModelInfo(TypedDict):
     path: str
     architecture: str
     dimension: int
+    matryoshka_dimensions: Sequence[int]
     max_seq_length: int
     pooling: str
     normalize: str

@@ -48,8 +48,9 @@ def info(name: str | None, *, as_json: bool, **options: Any) -> None:
         click.echo(json.dumps(details, ensure_ascii=False))
         return
     for key, value in details.items():
-        shown = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
-        click.echo(f"{key:20} {shown}")
+        nested = isinstance(value, (dict, list))
+        shown = json.dumps(value, ensure_ascii=False) if nested else value
+        click.echo(f"{key:21} {shown}")
 
 
 @click.command()

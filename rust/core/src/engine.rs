@@ -295,6 +295,7 @@ impl Engine {
             num_threads: threads::num_threads()?,
             dimensions: self.dimensions,
             embedding_size: self.embedding_size(),
+            matryoshka_dimensions: self.metadata.matryoshka_dimensions.clone(),
             num_parameters: self.file.num_parameters,
             max_seq_length: self.max_seq_length(),
             dtypes: self.file.dtypes.clone(),

@@ -58,7 +58,9 @@ pub(crate) fn read_folder(folder: &Path) -> Result<HfFolder> {
     if prompts.values().all(String::is_empty) {
         prompts.extend(known::prompts(&name));
     }
+    let whole = modules.dense.last().map_or(sizes.hidden_size, |layer| layer.out_features);
     let metadata = Metadata {
+        matryoshka_dimensions: matryoshka_dimensions(&config, &prompting, &name, whole)?,
         format_version: FORMAT_VERSION,
         name,
         architecture,
@@ -83,6 +85,25 @@ pub(crate) fn read_folder(folder: &Path) -> Result<HfFolder> {
         dense: modules.dense_files,
         tokenizer_folder: modules.transformer,
     })
+}
+
+/// The sizes that one of the files names, else those of a known model; longest first.
+fn matryoshka_dimensions(
+    config: &Json,
+    sentence_transformers: &Json,
+    name: &str,
+    whole: usize,
+) -> Result<Vec<usize>> {
+    const FIELD: &str = "matryoshka_dimensions";
+    let named = match config.counts(FIELD)? {
+        Some(sizes) => Some(sizes),
+        None => sentence_transformers.counts(FIELD)?,
+    };
+    let Some(mut sizes) = named else { return Ok(known::matryoshka_dimensions(name, whole)) };
+    sizes.retain(|size| (1..=whole).contains(size));
+    sizes.sort_unstable_by(|a, b| b.cmp(a));
+    sizes.dedup();
+    Ok(sizes)
 }
 
 /// The model's own limit: sentence-transformers' setting, else the tokenizer's, and never more than
@@ -208,9 +229,14 @@ impl Modules {
             })?;
         let file = folder.join("model.safetensors");
         if !file.is_file() {
+            let reason = if folder.join("pytorch_model.bin").is_file() {
+                "there is only a pytorch_model.bin for this dense layer, which `arrowembed convert` reads"
+            } else {
+                "there is no model.safetensors for this dense layer"
+            };
             return Err(Error::ModelNotFound {
                 path: folder.to_owned(),
-                reason: "there is no model.safetensors for this dense layer".to_owned(),
+                reason: reason.to_owned(),
             });
         }
         self.dense.push(DenseLayer {
@@ -351,6 +377,13 @@ impl Json {
 
     fn count(&self, field: &str) -> Result<Option<usize>> {
         self.field(field, "a whole number", |value| usize::try_from(value.as_u64()?).ok())
+    }
+
+    fn counts(&self, field: &str) -> Result<Option<Vec<usize>>> {
+        let count = |value: &Value| usize::try_from(value.as_u64()?).ok();
+        self.field(field, "a list of whole numbers", |value| {
+            value.as_array()?.iter().map(count).collect()
+        })
     }
 
     fn texts(&self, field: &str) -> Result<BTreeMap<String, String>> {

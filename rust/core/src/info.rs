@@ -33,6 +33,8 @@ pub struct EngineInfo {
     pub dimensions: Dimensions,
     /// Length of a vector: the hidden size, or what the dense layers behind the pooling make of it.
     pub embedding_size: usize,
+    /// Lengths that the model was trained for its vectors to be cut to, longest first; empty where none are known.
+    pub matryoshka_dimensions: Vec<usize>,
     /// Numbers in all tensors.
     pub num_parameters: usize,
     /// Longest input in tokens.

@@ -1,4 +1,4 @@
-//! Prompts of known models whose files do not name them.
+//! Prompts and shorter sizes of known models whose files do not name them.
 
 use std::collections::BTreeMap;
 
@@ -59,6 +59,28 @@ const NOMIC: &[(&str, &str)] = &[
     ("clustering", "clustering: "),
 ];
 
+/// How a model's name begins, in lower case, and the sizes that its card names for its vectors, longest first; those
+/// above a model's own are another size of model's.
+const MATRYOSHKA: &[(&str, &[usize])] = &[
+    ("nomic-embed-text-v1.5", &[768, 512, 256, 128, 64]),
+    ("modernbert-embed-base", &[768, 256]),
+    ("mxbai-embed-large-v1", &[1024, 512]),
+    ("snowflake-arctic-embed-m-v1.5", &[768, 256]),
+    ("snowflake-arctic-embed-m-v2", &[768, 256]),
+    ("snowflake-arctic-embed-l-v2", &[1024, 256]),
+    // Any from 32 on; these are steps.
+    ("qwen3-embedding", &[4096, 2560, 2048, 1024, 512, 256, 128, 64, 32]),
+    ("embeddinggemma", &[768, 512, 256, 128]),
+];
+
+/// The sizes that the model of that name was trained for, none above `embedding_size`; none for other models.
+pub(crate) fn matryoshka_dimensions(name: &str, embedding_size: usize) -> Vec<usize> {
+    let name = name.to_lowercase();
+    let found = MATRYOSHKA.iter().find(|(start, _)| name.starts_with(start));
+    let sizes = found.map_or(&[][..], |(_, sizes)| sizes);
+    sizes.iter().copied().filter(|&size| size <= embedding_size).collect()
+}
+
 /// The prompts of the model of that name, such as `bge-small-en-v1.5` or `nomic-embed-text-v1.5.Q8_0`.
 pub(crate) fn prompts(name: &str) -> BTreeMap<String, String> {
     let name = name.to_lowercase();
@@ -70,6 +92,16 @@ pub(crate) fn prompts(name: &str) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_no_longer_than_a_models_vectors() {
+        let gguf = matryoshka_dimensions("Nomic-Embed-Text-v1.5.Q8_0", 768);
+        assert_eq!(gguf, [768, 512, 256, 128, 64]);
+        assert_eq!(matryoshka_dimensions("Qwen3-Embedding-0.6B", 1024)[..2], [1024, 512]);
+        for name in ["nomic-embed-text-v1", "all-MiniLM-L6-v2", "bge-m3", ""] {
+            assert!(matryoshka_dimensions(name, 768).is_empty(), "{name}");
+        }
+    }
 
     #[test]
     fn prompts_are_found_by_how_a_name_begins() {

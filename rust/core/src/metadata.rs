@@ -39,6 +39,10 @@ pub struct Metadata {
     pub include_prompt: bool,
     /// What is done to the pooled vector.
     pub normalize: Normalize,
+    /// Sizes that the model was trained for its vectors to be cut to, longest first (Kusupati et al. 2022); empty
+    /// where none are known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub matryoshka_dimensions: Vec<usize>,
     /// Named prompts, put before the text.
     #[serde(default)]
     pub prompts: BTreeMap<String, String>,
@@ -104,7 +108,12 @@ impl Metadata {
     /// Checks what types cannot express.
     pub(crate) fn check(&self) -> Result<()> {
         let dimensions = dimensions(&self.architecture, &self.config)?;
-        output_width(&self.dense, dimensions.hidden_size)?;
+        let whole = output_width(&self.dense, dimensions.hidden_size)?;
+        let wrong = |size: &&usize| !(1..=whole).contains(*size);
+        if let Some(size) = self.matryoshka_dimensions.iter().find(wrong) {
+            let reason = format!("has {size}, a vector of the model allows 1 to {whole}");
+            return Err(Error::config("matryoshka_dimensions", reason));
+        }
         let most = dimensions.max_position_embeddings;
         if self.max_seq_length == 0 || self.max_seq_length > most {
             let reason = format!("is {}, the model allows 1 to {most}", self.max_seq_length);

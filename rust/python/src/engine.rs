@@ -193,6 +193,7 @@ impl Engine {
         dict.set_item("num_threads", info.num_threads)?;
         dict.set_item("hidden_size", info.dimensions.hidden_size)?;
         dict.set_item("embedding_size", info.embedding_size)?;
+        dict.set_item("matryoshka_dimensions", info.matryoshka_dimensions)?;
         dict.set_item("num_hidden_layers", info.dimensions.num_hidden_layers)?;
         dict.set_item("num_parameters", info.num_parameters)?;
         dict.set_item("vocab_size", info.dimensions.vocab_size)?;

@@ -260,20 +260,23 @@ impl Described {
         let keys = Keys { file, prefix };
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let name = stem.unwrap_or_else(|| "model".to_owned());
+        let dense = dense(file, self.architecture)?;
+        let dimensions = crate::models::dimensions(self.architecture, &self.config)?;
+        let whole = dense.last().map_or(dimensions.hidden_size, |layer| layer.out_features);
         Ok(Metadata {
             format_version: FORMAT_VERSION,
             prompts: crate::known::prompts(&name),
+            matryoshka_dimensions: crate::known::matryoshka_dimensions(&name, whole),
             name,
             architecture: self.architecture.to_owned(),
             config: self.config.clone(),
             pooling: self.pooling(&keys)?,
-            dense: dense(file, self.architecture)?,
+            dense,
             include_prompt: true,
             // Every embedding model that is passed around in this form is compared by cosines.
             normalize: Normalize::L2,
             default_prompt_name: None,
-            max_seq_length: crate::models::dimensions(self.architecture, &self.config)?
-                .max_position_embeddings,
+            max_seq_length: dimensions.max_position_embeddings,
             do_lower_case: false,
             similarity: "cosine".to_owned(),
             dtype: DType::Float32,

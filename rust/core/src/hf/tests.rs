@@ -286,6 +286,39 @@ fn dense_layers_are_read_and_what_they_cannot_do_is_refused() {
 }
 
 #[test]
+fn sizes_to_cut_vectors_to_are_in_either_file() {
+    for file in ["config.json", "config_sentence_transformers.json"] {
+        let text = fs::read_to_string(fixtures::hf("bert").join(file)).unwrap();
+        let with = |sizes: Value| {
+            let mut config: Value = serde_json::from_str(&text).unwrap();
+            config["matryoshka_dimensions"] = sizes;
+            config
+        };
+        // The model's vectors have 64 numbers.
+        let sizes = metadata(file, &with(json!([16, 64, 32, 1024, 16]))).matryoshka_dimensions;
+        assert_eq!(sizes, [64, 32, 16], "{file}");
+        assert!(metadata(file, &with(Value::Null)).matryoshka_dimensions.is_empty());
+        let wrong = with(json!([16, "all"])).to_string();
+        assert!(refused(file, &wrong, "invalid_config").contains("matryoshka_dimensions"));
+    }
+}
+
+#[test]
+fn known_models_have_sizes_where_their_files_name_none() {
+    let parent = tempfile::tempdir().unwrap();
+    let known = parent.path().join("embeddinggemma-300m");
+    fs::rename(fixtures::hf_copy("bert", parent.path()), &known).unwrap();
+    // None of that model's sizes are as short as these vectors; a model folder remembers the sizes of its source.
+    assert!(read_folder(&known).unwrap().metadata.matryoshka_dimensions.is_empty());
+    let known = parent.path().join("qwen3-embedding-tiny");
+    fs::rename(fixtures::hf_copy("bert", parent.path()), &known).unwrap();
+    let target = parent.path().join("renamed");
+    fixtures::convert_to(&known, &target, &crate::ConvertOptions::default());
+    let opened = fixtures::open_with(&target, parent.path()).unwrap();
+    assert_eq!(opened.metadata.matryoshka_dimensions, [64, 32]);
+}
+
+#[test]
 fn known_models_have_prompts_where_their_files_name_none() {
     let parent = tempfile::tempdir().unwrap();
     let copy = fixtures::hf_copy("bert", parent.path());
