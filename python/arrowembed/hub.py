@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from arrowembed.errors import ModelIOError
+from arrowembed.models import dense_without_weights
 
 NEEDED_FILES = (
     "config.json",
@@ -22,6 +23,9 @@ NEEDED_FILES = (
 
 PICKLED_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 """Weights that only a conversion reads, and only where there are no others."""
+
+PICKLED_MODULES = ("[0-9]_*/pytorch_model.bin",)
+"""The same of Dense modules."""
 
 
 def download(
@@ -60,6 +64,8 @@ def download(
         if pickled and not found:
             folder = fetch((*NEEDED_FILES, *PICKLED_WEIGHTS))
             found = any(folder.glob("pytorch_model*.bin"))
+        if pickled and found and dense_without_weights(folder):
+            folder = fetch(PICKLED_MODULES)
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         return None, _why_refused(error, revision)
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:

@@ -11,6 +11,7 @@ In this order:
 A name without organisation means `sentence-transformers/NAME` on the hub.
 """
 
+import json
 import os
 import re
 import sys
@@ -160,6 +161,24 @@ def is_model(path: Path, *, pickled: bool = False) -> bool:
     return path.is_file()
 
 
+def dense_without_weights(folder: Path) -> list[Path]:
+    """The folders of a sentence-transformers model's Dense modules without `model.safetensors`.
+
+    None where `modules.json` is not what it should be; the engine says so when it reads it.
+    """
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        names = [
+            module["path"] for module in modules if module["type"].rpartition(".")[2] == "Dense"
+        ]
+        # Only folders within this one.
+        children = {child.name: child for child in folder.iterdir() if child.is_dir()}
+        dense = [children[name] for name in names if name in children]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return []
+    return [child for child in dense if not (child / "model.safetensors").is_file()]
+
+
 def _what_is_wrong(path: Path, *, pickled: bool = False) -> str | None:
     """Why nothing at `path` can be opened; None if a model can."""
     if not path.exists():
@@ -174,9 +193,12 @@ def _what_is_wrong(path: Path, *, pickled: bool = False) -> str | None:
 
 def _what_may_be_missing(snapshot: Path) -> str | None:
     """Other libraries fetch only a part of a repository; how to pool may still be on the hub."""
-    if (snapshot / "modules.json").is_file():
-        return None
-    return "perhaps incomplete, without modules.json"
+    if not (snapshot / "modules.json").is_file():
+        return "perhaps incomplete, without modules.json"
+    for module in dense_without_weights(snapshot):
+        if not (module / PICKLED_FILES[0]).is_file():
+            return f"incomplete, without the weights of {module.name}"
+    return None
 
 
 def _offline(*, local_files_only: bool) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import HF, Command
+from safetensors import deserialize
 from safetensors.numpy import load_file, save_file
 from torch_files import checkpoint_of
 from tqdm import tqdm
@@ -157,6 +158,49 @@ def test_pickled_weights(copy: Path, tmp_path: Path) -> None:
     result = convert_model(str(copy), tmp_path / "target", dtype="float32", sha256=digest)
     assert result.source == copy
     assert_vectors(tmp_path / "target", "float32")
+
+
+def floats(path: Path) -> dict[str, Any]:
+    """A file's tensors in float32, those of bfloat16 too, which NumPy does not have."""
+    tensors = {}
+    for name, entry in deserialize(path.read_bytes()):
+        if entry["dtype"] == "BF16":
+            bits = np.frombuffer(entry["data"], np.uint16).astype(np.uint32) << 16
+        else:
+            assert entry["dtype"] == "F32"
+            bits = np.frombuffer(entry["data"], np.uint32)
+        tensors[name] = bits.view(np.float32).reshape(entry["shape"])
+    return tensors
+
+
+@pytest.mark.parametrize("main", [False, True])
+def test_pickled_weights_of_dense_modules(tmp_path: Path, main: bool) -> None:
+    copy = Path(shutil.copytree(HF / "gemma3-embedding", tmp_path / "source"))
+    # One of two, with the model's own weights or without.
+    for folder in [copy / "2_Dense", *([copy] if main else [])]:
+        checkpoint_of(floats(folder / "model.safetensors")).write(folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    with pytest.raises(ArrowEmbedError, match="arrowembed convert|holds none of"):
+        Embedder(copy)
+    target = tmp_path / "target"
+    convert_model(str(copy), target, dtype="float32")
+    assert sorted(file.name for file in (copy / "2_Dense").iterdir()) == [
+        "config.json",
+        "pytorch_model.bin",
+    ]
+    texts = json.loads((copy / "texts.json").read_text(encoding="utf-8"))["texts"]
+    with np.load(copy / "expected.npz") as expected:
+        vectors = Embedder(target).encode(texts)
+        np.testing.assert_allclose(
+            vectors, np.nan_to_num(expected["embeddings"]), rtol=0, atol=ATOL["float32"]
+        )
+
+
+def test_dense_module_without_any_weights(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(HF / "gemma3-embedding", tmp_path / "source"))
+    (copy / "3_Dense" / "model.safetensors").unlink()
+    with pytest.raises(ArrowEmbedError, match=r"3_Dense.*no model\.safetensors"):
+        convert_model(str(copy), tmp_path / "target")
 
 
 def test_shards_are_hashed_one_after_the_other(copy: Path, tmp_path: Path) -> None:

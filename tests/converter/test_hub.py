@@ -16,7 +16,6 @@ from arrowembed import Embedder
 NAME = "sentence-transformers/tiny"
 MAIN = files_of(HF / "bert")
 OTHER = files_of(HF / "bert-mean")
-TEXTS: list[str] = json.loads(MAIN["texts.json"])["texts"]
 TOKEN = "hf_averysecrettoken"
 
 
@@ -32,8 +31,9 @@ def hub() -> Iterator[HubServer]:
 
 def assert_vectors_of(folder: str, target: Path) -> None:
     """The model in `target` computes what the fixture `folder` says."""
+    texts = json.loads((HF / folder / "texts.json").read_text(encoding="utf-8"))["texts"]
     with np.load(HF / folder / "expected.npz") as expected:
-        vectors = Embedder(target).encode(TEXTS)
+        vectors = Embedder(target).encode(texts)
         np.testing.assert_allclose(vectors, expected["embeddings"], rtol=0, atol=2e-6)
 
 
@@ -175,6 +175,25 @@ def test_pickled_weights_only_where_there_are_no_others(
     asked = {request.path for request in hub.requests if "pytorch_model" in request.path}
     assert len(asked) > 0
     assert all("only" in path for path in asked)
+
+
+def test_pickled_weights_of_a_dense_module(
+    hub: HubServer, command: Command, tmp_path: Path
+) -> None:
+    files = files_of(HF / "gemma3-embedding")
+    dense = load(files.pop("2_Dense/model.safetensors"))
+    pickled = checkpoint_of(dense).write(tmp_path / "x.bin").read_bytes()
+    files |= {"2_Dense/pytorch_model.bin": pickled, "pytorch_model.bin": b"never fetched"}
+    hub.repositories["someone/dense"] = Repository({"main": files})
+    target = tmp_path / "target"
+    result = command(
+        *("convert", "someone/dense", target, "--dtype", "float32"), HF_ENDPOINT=hub.endpoint
+    )
+    assert result.returncode == 0, result.stderr
+    assert_vectors_of("gemma3-embedding", target)
+    asked = {request.path for request in hub.requests if "pytorch_model" in request.path}
+    assert len(asked) > 0
+    assert all("2_Dense" in path for path in asked)
 
 
 @pytest.mark.parametrize("missing", ["tokenizer.json", "modules.json"])

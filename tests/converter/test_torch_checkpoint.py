@@ -113,6 +113,7 @@ def test_folder_gives_the_same_vectors(bert: Path, tmp_path: Path, sharded: bool
 def test_spoiled_index(bert: Path, tmp_path: Path, content: str, reason: str) -> None:
     source = tmp_path / "source"
     shutil.copytree(bert, source)
+    (source / "model.safetensors").unlink()
     (source / "pytorch_model.bin.index.json").write_text(content, encoding="utf-8")
     with pytest.raises(ModelFileError, match=reason):
         convert_folder(source, tmp_path / "target")

@@ -107,13 +107,22 @@ def check_sha256(path: Path, expected: str) -> None:
         )
 
 
+def _pickled_dense(path: Path) -> list[Path]:
+    dense = models.dense_without_weights(path)
+    files = [module / torch_checkpoint.WEIGHTS for module in dense]
+    return [file for file in files if file.is_file()]
+
+
 @contextmanager
 def readable(path: Path) -> Iterator[Path]:
     """A folder with the same model whose weights the engine reads: `path` itself, unless pickled.
 
-    Weights pickled by torch are written to a temporary folder as safetensors.
+    Weights pickled by torch, the model's or those of Dense modules behind it, are written to a
+    temporary folder as safetensors.
     """
-    if not weights_files(path)[0].name.endswith(".bin"):
+    if not any(
+        file.name.endswith(".bin") for file in (*weights_files(path), *_pickled_dense(path))
+    ):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="arrowembed-") as temporary:

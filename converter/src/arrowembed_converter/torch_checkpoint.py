@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from arrowembed.errors import ModelFileError
+from arrowembed.models import dense_without_weights
 from arrowembed_converter.shards import read_weight_map
 from arrowembed_converter.torch_pickle import Storage, TensorView, read_pickle
 
@@ -28,10 +29,19 @@ MAX_PICKLE_BYTES = 16 << 20
 def convert_folder(source: Path, target: Path) -> None:
     """Writes a copy of the Hugging Face folder `source` with its torch weights as safetensors.
 
-    `target` must not exist. Raises ModelFileError where the weights are not plain tensors, and
-    FileNotFoundError.
+    Weights that are safetensors already, the model's or those of its modules, are linked where
+    that is possible. `target` must not exist. Raises ModelFileError where the weights are not
+    plain tensors, and FileNotFoundError.
     """
     shutil.copytree(source, target, ignore=_all_but_text)
+    for module in dense_without_weights(source):
+        if (module / WEIGHTS).is_file():
+            convert_file(module / WEIGHTS, target / module.name / "model.safetensors")
+    ready = [*source.glob("model*.safetensors"), *source.glob("*/model.safetensors")]
+    for file in ready:
+        _link(file, target / file.relative_to(source))
+    if any(file.parent == source for file in ready):
+        return
     index_path = source / INDEX
     if not index_path.is_file():
         convert_file(source / WEIGHTS, target / "model.safetensors")
@@ -42,6 +52,14 @@ def convert_folder(source: Path, target: Path) -> None:
         convert_file(source / shard, target / name)
     index = {"weight_map": {name: renamed[shard] for name, shard in weight_map.items()}}
     (target / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        target.symlink_to(source.resolve())
+    except OSError:
+        # Windows lets only some users make them.
+        shutil.copyfile(source, target)
 
 
 def _all_but_text(folder: str, names: list[str]) -> list[str]:
