@@ -23,7 +23,7 @@ export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test test-rust test-python lint lint-rust lint-python bench bench-peers dev \
+.PHONY: demo test test-rust test-python lint lint-rust lint-python bench bench-peers bench-large dev \
 	coverage coverage-rust coverage-python check-wheel lock clean help
 
 demo: $(MODEL)/model.arrow ## build, convert all-MiniLM-L6-v2, embed and search real text
@@ -68,6 +68,9 @@ bench: .venv/dev.stamp $(MODEL)/model.arrow ## time the engine, in Rust and from
 bench-peers: $(MODEL)/model.arrow ## compare with other engines, each in its own environment
 	cd benches && ../$(PY) -m peers $(PEERS) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(KINDS),--kinds $(KINDS)) $(if $(THREADS),--threads $(THREADS))
+
+bench-large: .venv/wheel.stamp ## a GGUF file of 4.4 GB: opening, memory, and speed beside llama.cpp
+	cd benches && ../$(PY) -m large $(if $(ROUNDS),--rounds $(ROUNDS))
 
 dev: .venv/dev.stamp .venv/model.stamp ## install in place: Python changes are live at once
 	VIRTUAL_ENV="$(CURDIR)/.venv" $(PY) -m maturin develop --release --locked

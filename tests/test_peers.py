@@ -61,6 +61,14 @@ def test_lines_are_chosen_by_engine_or_name():
         lines.chosen(["torch"])
 
 
+def test_gguf_lines_have_ours_of_the_same_file_beside_them():
+    chosen = lines.chosen(["llama.cpp-q8_0"])
+    assert [line.name for line in chosen] == ["arrowembed", "arrowembed Q8_0", "llama.cpp Q8_0"]
+    assert chosen[1].model == chosen[2].model
+    files = {line.model for line in lines.chosen(["llama-cpp-python"])}
+    assert len(files) == 1 + len(lines.GGUF)
+
+
 def test_models_given_are_found_and_failures_remembered(tmp_path, monkeypatch):
     made = Models(tmp_path, {"source": tmp_path / "hf"})
     assert made.find("source") == tmp_path / "hf"
@@ -93,8 +101,24 @@ def test_cpu_fields():
 def test_accuracy():
     expected = np.eye(3)
     answer = {"vectors": [[2.0, 0.0, 0.0], [0.6, 0.8, 0.0], None], "together": "an error"}
-    found = measure.compare(answer, expected)
-    assert found == Accuracy(pytest.approx(0.9), pytest.approx(0.8), 1, 1, "an error")
+    ids = [[1], [2], [3]]
+    found = measure.compare(answer, expected, ids)
+    each = [pytest.approx(1.0), pytest.approx(0.8), None]
+    assert found == Accuracy(pytest.approx(0.9), pytest.approx(0.8), 1, 1, "an error", each)
+    found = measure.compare({**answer, "ids": [[1], [2, 2], [3]]}, expected, ids)
+    assert found.right == [True, False, True]
+
+
+def test_gguf_files_are_compared_over_the_texts_that_both_see_alike():
+    found = results()
+    found.accuracy["arrowembed F16"] = Accuracy(0, 0, 0, 0, None, [0.9, 1.0, 0.998])
+    found.accuracy["llama.cpp F16"] = Accuracy(
+        0, 0, 0, 0, None, [0.5, 0.999, 0.996], [False, True, True]
+    )
+    page = report.same_ids(found)
+    assert "| arrowembed F16 | 2 | 1.0e-03 | 2.0e-03 |" in page
+    assert "| llama.cpp F16 | 2 | 2.5e-03 | 4.0e-03 |" in page
+    assert "Q8_0" not in page
 
 
 def test_rounds_have_everybody_in_changing_order():

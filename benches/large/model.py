@@ -2,9 +2,9 @@
 
     python -m large.model FILE
 
-Qwen2, 28 layers, Q4_K and Q6_K as llama.cpp's Q4_K_M has them: 4.38 GB. Weights are written in blocks of
-a few megabytes. The vocabulary has Qwen's size: the words of Python's language reference, and then tokens
-that no text has.
+Qwen2, 28 layers, Q4_K and Q6_K as llama.cpp's Q4_K_M has them: 4.38 GB. Weights are written in
+blocks of a few megabytes. The vocabulary has Qwen's size: the words of Python's language
+reference, and then tokens that hardly any text has.
 """
 
 import re

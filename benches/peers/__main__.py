@@ -33,7 +33,8 @@ SINGLES = {12: 20, 128: 10}
 def golden() -> Golden:
     folder = ROOT / "tests" / "data" / "golden"
     texts = json.loads((folder / "texts.json").read_text(encoding="utf-8"))
-    return texts, np.load(folder / "embeddings_f64.npy")
+    ids = json.loads((folder / "token_ids.json").read_text(encoding="utf-8"))["ids"]
+    return texts, np.load(folder / "embeddings_f64.npy"), ids
 
 
 def set_up(chosen: list[lines.Line], models: Models, home: Path, results: Results) -> list[Engine]:

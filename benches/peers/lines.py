@@ -29,6 +29,13 @@ class Line:
 BATCHES = (4, 8, 16, 32)
 AS_CALLED = "as its users call it"
 A_CORE = "sorted by length, one runtime a core"
+GGUF = ("F32", "F16", "Q8_0", "Q4_K_M")
+
+
+def gguf(kind: str) -> str:
+    folder = "gguf_k" if kind == "Q4_K_M" else "gguf"
+    return f"{folder}/all-MiniLM-L6-v2-{kind}.gguf"
+
 
 LINES = (
     Line(OWN, OWN, "arrow", "float32", "float16 weights"),
@@ -53,19 +60,17 @@ LINES = (
     Line("fastembed", "fastembed", "onnx/fused", "float32", AS_CALLED, batches=(8, 32)),
     Line("sentence-transformers", "sentence-transformers", "source", "float32", AS_CALLED,
          batches=(8, 32)),
-    Line("llama.cpp F32", "llama-cpp-python", "gguf/all-MiniLM-L6-v2-F32.gguf", "float32",
-         AS_CALLED),
-    Line("llama.cpp F16", "llama-cpp-python", "gguf/all-MiniLM-L6-v2-F16.gguf", "float16",
-         AS_CALLED),
-    Line("llama.cpp Q8_0", "llama-cpp-python", "gguf/all-MiniLM-L6-v2-Q8_0.gguf", "int8",
-         AS_CALLED),
+    *(Line(f"arrowembed {kind}", OWN, gguf(kind), f"GGUF {kind}", "the same file, float32")
+      for kind in GGUF),
+    *(Line(f"llama.cpp {kind}", "llama-cpp-python", gguf(kind), f"GGUF {kind}", AS_CALLED)
+      for kind in GGUF),
     Line("ggmbed Q8_0", "ggmbed", "gguf/all-MiniLM-L6-v2-Q8_0.gguf", "int8", AS_CALLED),
     Line("EmbedAnything", "embed-anything", "hub", "float32", AS_CALLED, batches=(8, 32)),
 )  # fmt: skip
 
 
 def chosen(words: Sequence[str]) -> list[Line]:
-    """Our lines, and the peers whose engine or name has one of these words; no words: all.
+    """The lines whose engine or name has one of these words, and ours beside them; no words: all.
 
     Raises:
         ValueError: A word fits none.
@@ -78,8 +83,13 @@ def chosen(words: Sequence[str]) -> list[Line]:
         if not any(fits(line, word) for line in LINES):
             known = ", ".join(sorted({line.engine for line in LINES}))
             raise ValueError(f"no engine or line is called {word!r}; there are {known}")
+    asked = [line for line in LINES if not words or any(fits(line, word) for word in words)]
+    # What is asked for has its counterpart beside it: the same arithmetic, or else our float path.
+    counterparts = {line.arithmetic for line in asked}
     return [
         line
         for line in LINES
-        if not words or line.name == OWN or any(fits(line, word) for word in words)
+        if line in asked
+        or line.name == OWN
+        or (line.engine == OWN and line.arithmetic in counterparts and line.model != "arrow")
     ]

@@ -22,8 +22,8 @@ ENOUGH = 10.0
 
 Texts = Mapping[str, tuple[list[str], int]]
 """By task: the texts, and how many tokens they have together."""
-Golden = tuple[list[str], NDArray[np.float64]]
-"""Texts, and their vectors in float64: (texts, dimension)."""
+Golden = tuple[list[str], NDArray[np.float64], list[list[int]]]
+"""Texts, their vectors in float64: (texts, dimension), and their token ids."""
 
 
 class Engine:
@@ -134,9 +134,9 @@ class Bench:
         return workers
 
     def _check(self, golden: Golden, name: str, worker: Worker) -> None:
-        texts, expected = golden
+        texts, expected, ids = golden
         answer = worker.ask(vectors=texts, batch=8)
-        self._results.accuracy[name] = compare(answer, expected)
+        self._results.accuracy[name] = compare(answer, expected, ids)
 
     def _find_batch(self, task: str, texts: list[str], name: str, worker: Worker) -> None:
         if (name, task) in self._batches:
@@ -182,17 +182,24 @@ def shuffled(items: dict[str, T], seed: int) -> dict[str, T]:
     return {name: items[name] for name in names}
 
 
-def compare(answer: dict[str, Any], expected: NDArray[np.float64]) -> Accuracy:
+def compare(
+    answer: dict[str, Any], expected: NDArray[np.float64], ids: list[list[int]]
+) -> Accuracy:
     """The vectors that a worker answered, with those of the reference."""
-    cosines = [
+    each = [
         float(np.dot(row, wanted) / (np.linalg.norm(row) * np.linalg.norm(wanted)))
-        for row, wanted in zip(answer["vectors"], expected, strict=True)
         if row is not None
+        else None
+        for row, wanted in zip(answer["vectors"], expected, strict=True)
     ]
+    cosines = [cosine for cosine in each if cosine is not None]
+    found = answer.get("ids")
     return Accuracy(
         mean=float(np.mean(cosines)) if cosines else 0.0,
         worst=min(cosines, default=0.0),
         below=sum(cosine < 0.99 for cosine in cosines),
         failed=len(expected) - len(cosines),
         together=answer.get("together"),
+        each=each,
+        right=None if found is None else [a == b for a, b in zip(found, ids, strict=True)],
     )

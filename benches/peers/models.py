@@ -24,6 +24,7 @@ class Made:
 MADE = {
     "ctranslate2": Made("ctranslate2"),
     "gguf": Made("gguf"),
+    "gguf_k": Made("llama-cpp-python", source="gguf/all-MiniLM-L6-v2-F32.gguf"),
     "hub": Made(OWN),
     "onnx": Made("onnxruntime"),
     "openvino": Made("openvino", source="onnx/plain"),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from peers.lines import LINES, OWN
+from peers.lines import GGUF, LINES, OWN
 from peers.results import MANY, ONE, START, Results
 
 Row = Sequence[str]
@@ -24,6 +24,7 @@ AGAINST = (
     ("arrowembed int16", OWN),
     ("arrowembed int16", "best int8 peer"),
     ("arrowembed int8", "best int8 peer"),
+    *((f"arrowembed {kind}", f"llama.cpp {kind}") for kind in GGUF),
 )
 """Pairs of the summary: ours, and what it is compared with."""
 
@@ -52,6 +53,7 @@ def report(results: Results) -> str:
         parts += [f"## From 1 to {results.threads} threads", scaling(results)]
     parts += ["## Start and memory", start_and_memory(results)]
     parts += ["## Accuracy", accuracy(results)]
+    parts += ["## Accuracy with the same token ids", same_ids(results)]
     parts += ["## What was compared", compared(results)]
     if results.failures:
         rows = [[name, reason.replace("|", "\\|")] for name, reason in results.failures.items()]
@@ -192,6 +194,23 @@ def accuracy(results: Results) -> str:
 
     header = ["1-cos to float64, mean", "worst", "texts over 0.01", "texts without a vector"]
     return per_line(results, header, cells)
+
+
+def same_ids(results: Results) -> str:
+    """GGUF files over the texts whose ids llama.cpp gets right."""
+    rows = []
+    for kind in GGUF:
+        theirs = results.accuracy.get(f"llama.cpp {kind}")
+        if theirs is None or theirs.right is None:
+            continue
+        for line in (f"arrowembed {kind}", f"llama.cpp {kind}"):
+            found = results.accuracy.get(line)
+            each = zip(found.each, theirs.right, strict=True) if found else ()
+            lost = [1 - cosine for cosine, right in each if right and cosine is not None]
+            if lost:
+                mean = sum(lost) / len(lost)
+                rows.append([line, str(len(lost)), f"{mean:.1e}", f"{max(lost):.1e}"])
+    return table(["", "texts", "1-cos to float64, mean", "worst"], rows)
 
 
 def compared(results: Results) -> str:

@@ -51,6 +51,10 @@ class Accuracy:
     """Texts without a vector."""
     together: str | None
     """Why the texts had to be given one by one."""
+    each: list[float | None] = field(default_factory=list)
+    """Of each text; None without a vector."""
+    right: list[bool] | None = None
+    """Whether each text has the reference's token ids; None where the engine does not tell."""
 
 
 @dataclass

@@ -4,10 +4,10 @@
 
 A line of JSON comes when the first vector has been computed, and one for each line that is read:
 
-- `{"vectors": [text, …], "batch": 8}`: the vectors;
+- `{"vectors": [text, …], "batch": 8}`: the vectors, and the token ids where the engine tells them;
 - `{"texts": [text, …], "batch": 8}`: the seconds that all texts together took;
 - `{"texts": [text, …], "each": true}`: the seconds that each text took, one after the other;
-- `{"memory": true}`: resident and private bytes of the process;
+- `{"memory": true}`: resident and private bytes of the process, and how many were resident at most;
 - `{"about": true}`: versions, and what else is worth telling.
 
 An engine's error is answered as `{"error": "…"}`.
@@ -31,7 +31,12 @@ def memory() -> dict[str, int]:
     for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]:
         key, size, *_ = line.split()
         sizes[key] = 1024 * int(size)
-    return {"resident": sizes["Rss:"], "private": sizes["Private_Clean:"] + sizes["Private_Dirty:"]}
+    status = Path("/proc/self/status").read_text()
+    return {
+        "resident": sizes["Rss:"],
+        "private": sizes["Private_Clean:"] + sizes["Private_Dirty:"],
+        "peak": 1024 * int(status.split("VmHWM:")[1].split()[0]),
+    }
 
 
 def numbers(vectors: Any) -> list[list[float]]:
@@ -58,8 +63,10 @@ class Session:
 
     def vectors(self, texts: list[str], batch: int) -> dict[str, Any]:
         """All in one call; one by one, None for those that fail, where that call fails."""
+        token_ids = getattr(self._module, "token_ids", None)
+        ids = {"ids": token_ids(texts)} if token_ids else {}
         try:
-            return {"vectors": numbers(self._encode(texts, batch))}
+            return {"vectors": numbers(self._encode(texts, batch)), **ids}
         except Exception as error:  # noqa: BLE001 - an engine may raise anything
             together = describe(error)
         rows: list[list[float] | None] = []
@@ -68,7 +75,7 @@ class Session:
                 rows += numbers(self._encode([text], 1))
             except Exception:  # noqa: BLE001 - counted by who asked
                 rows.append(None)
-        return {"vectors": rows, "together": together}
+        return {"vectors": rows, "together": together, **ids}
 
     def seconds(self, texts: list[str], batch: int, *, each: bool) -> list[float]:
         # What the last pause has let go cold is not the engine's.

@@ -7,6 +7,8 @@ that is known once the model is open, and
 
 which opens the file or folder `model` to compute on so many threads; `one` says that texts will
 come one at a time, where an engine is set up differently for that.
+
+Where it can be asked for them, `token_ids(texts)` are the ids that the model sees, once it is open.
 """
 
 from collections.abc import Callable

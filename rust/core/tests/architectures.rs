@@ -223,7 +223,8 @@ fn gguf_files_of_blocks_have_the_vectors_of_what_they_hold() {
                     .map(|&x| if x.is_nan() { 0.0 } else { x })
                     .collect();
             let difference = largest_difference(vectors.as_slice(), &expected);
-            assert!(difference < 2e-6, "{model}-{kind}: {difference}");
+            // With AMX, numbers are taken for the sum of two bfloat16.
+            assert!(difference < 5e-6, "{model}-{kind}: {difference}");
         }
     }
 }

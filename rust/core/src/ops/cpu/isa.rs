@@ -150,12 +150,17 @@ use super::kernels::{
     AttentionJob, AttentionScratch, LinearJob, LinearScratch, NormJob, TableData,
 };
 use super::views::RowsMut;
+#[cfg(test)]
+use crate::gguf::types::GgmlType;
 use crate::ops::Rotations;
 
 compile_for_each_isa! {
     /// See [`super::kernels::multiply_adds`].
     #[cfg(feature = "measure")]
     fn multiply_adds(steps: usize, operations: &mut usize);
+    /// See [`super::expand::expand`].
+    #[cfg(test)]
+    fn expand(kind: GgmlType, bytes: &[u8], out: &mut [f32]);
     /// See [`super::kernels::linear`].
     fn linear(job: &LinearJob<'_>, out: RowsMut<'_>, scratch: &mut LinearScratch);
     /// See [`super::kernels::norm`].

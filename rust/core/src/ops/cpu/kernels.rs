@@ -9,6 +9,8 @@ use half::{bf16, f16};
 use super::amx;
 pub(super) use super::attention::AttentionJob;
 use super::attention::{self, attention as attention_in_floats};
+#[cfg(test)]
+pub(super) use super::expand::expand;
 use super::integer::{self, Quantized};
 use super::math::activate;
 use super::matmul::{Finish, Panels, matmul};

@@ -6,6 +6,9 @@
 //! of such a model are larger.
 #![allow(unsafe_code)]
 
+#[cfg(test)]
+mod tests;
+
 use std::ops::Range;
 
 use super::expand::expand;

@@ -25,7 +25,7 @@ use crate::weights::values::read_f32;
 use crate::{InFile, Result, Tensor, TensorSource};
 
 /// Numbers in -1..1, the same for the same seed.
-fn numbers(seed: u64, len: usize) -> Vec<f32> {
+pub(super) fn numbers(seed: u64, len: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -53,7 +53,7 @@ fn activation(activation: Activation, x: f64) -> f64 {
 }
 
 #[track_caller]
-fn assert_close(isa: Isa, found: &[f32], expected: &[f64], tolerance: f64) {
+pub(super) fn assert_close(isa: Isa, found: &[f32], expected: &[f64], tolerance: f64) {
     assert_eq!(found.len(), expected.len());
     for (i, (&found, &expected)) in found.iter().zip(expected).enumerate() {
         let difference = (f64::from(found) - expected).abs();
