@@ -180,7 +180,7 @@ def test_pickled_weights_of_dense_modules(tmp_path: Path, main: bool) -> None:
     for folder in [copy / "2_Dense", *([copy] if main else [])]:
         checkpoint_of(floats(folder / "model.safetensors")).write(folder / "pytorch_model.bin")
         (folder / "model.safetensors").unlink()
-    with pytest.raises(ArrowEmbedError, match="arrowembed convert|holds none of"):
+    with pytest.raises(ArrowEmbedError, match=r"arrowembed convert|holds none of"):
         Embedder(copy)
     target = tmp_path / "target"
     convert_model(str(copy), target, dtype="float32")
