@@ -27,8 +27,8 @@ pub(crate) struct OpenOptions {
     pub(crate) compute: Option<Compute>,
     /// Whether every tensor is compared with its checksum.
     pub(crate) verify: bool,
-    /// Whether the device computes from a GGUF file's blocks as they are.
-    pub(crate) blocks: bool,
+    /// Whether the device computes from a GGUF file's rows as they are.
+    pub(crate) stored_rows: bool,
 }
 
 /// A model whose weights are mapped and packed.
@@ -63,10 +63,12 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<OpenModel> {
         model.verify(&mut |_, _| ControlFlow::Continue(()))?;
     }
     let SourceModel { metadata, weights, files, .. } = model;
-    let mut dtype = options.compute.and_then(|compute| compute.dtype_for(weights.compute()));
+    // Blocks of integers have lost more already than any arithmetic would add, and are the smallest form.
+    let compute = options.compute.filter(|&c| c != Compute::Auto || !weights.quantized());
+    let mut dtype = compute.and_then(|compute| compute.dtype_for(weights.compute()));
     let weights = match weights {
-        // Kernels expand its blocks where they are mapped.
-        Weights::Gguf(model) if dtype.is_none() && options.blocks => {
+        // Kernels expand its rows where they are mapped.
+        Weights::Gguf(model) if dtype.is_none() && options.stored_rows => {
             return Ok(OpenModel {
                 metadata,
                 tokenizer,
@@ -136,6 +138,11 @@ impl Weights {
             Self::Parquet(file) => file.compute(),
             Self::Safetensors(_) | Self::Gguf(_) => Compute::Float32,
         }
+    }
+
+    /// Whether these are blocks of integers.
+    fn quantized(&self) -> bool {
+        matches!(self, Self::Gguf(model) if model.quantized())
     }
 
     /// The copy of `metadata.json` that the file carries.

@@ -22,7 +22,7 @@ pub(crate) mod types;
 pub(crate) mod values;
 
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 
 /// What the fuzzer of the reader calls, on any bytes: an error, or tensors that lie in the file.
 #[cfg(fuzzing)]

@@ -69,6 +69,12 @@ impl GgufModel {
         self.file.get(self.by_name.get(name)?)
     }
 
+    /// Whether any tensor is stored in blocks of integers.
+    pub(crate) fn quantized(&self) -> bool {
+        let tensors = self.names.iter().filter_map(|name| self.find(name));
+        tensors.into_iter().any(|tensor| tensor.kind.block_len() > 1)
+    }
+
     /// Bytes of all its tensors.
     pub(crate) fn payload_bytes(&self) -> u64 {
         self.names.iter().filter_map(|name| self.find(name)).map(|t| t.data.len() as u64).sum()

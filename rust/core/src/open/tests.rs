@@ -7,6 +7,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::convert::{Arrangement, ConvertOptions, convert};
 use crate::fixtures::{all_values, assert_invariant, convert_to, go_on, hf, hf_copy, open_with};
+use crate::gguf::fixtures::gguf;
 use crate::weights::{DType, Layout};
 
 fn options(dtype: &str, layout: &str, format: &str, compression: &str) -> ConvertOptions {
@@ -120,7 +121,7 @@ fn weights_made_when_opened_are_those_of_a_conversion() {
             cache_dir: cache_dir.clone(),
             compute: Some(compute),
             verify: true,
-            blocks: true,
+            stored_rows: true,
         };
         let (opened, converted) =
             (open(&source, &options).unwrap(), open(&converted, &options).unwrap());
@@ -315,5 +316,34 @@ fn tensors_that_nobody_asks_for_are_refused_unless_they_are_heads() {
         let error = convert(&source, &target, &options, &mut go_on).unwrap_err();
         assert!(error.to_string().contains(normed), "{error}");
         assert!(!target.exists());
+    }
+}
+
+#[test]
+fn gguf_files_are_computed_where_they_are_mapped() {
+    let cache = tempfile::tempdir().unwrap();
+    let opened = |name: &str, compute: Option<Compute>, stored_rows: bool| {
+        let cache_dir = Some(cache.path().to_owned());
+        let options = OpenOptions { cache_dir, compute, verify: true, stored_rows };
+        open(&gguf(name), &options).unwrap()
+    };
+    for (name, compute) in [
+        ("bert-F32.gguf", None),
+        ("bert-F16.gguf", Some(Compute::Float32)),
+        ("bert-256-Q4_K_M.gguf", Some(Compute::Auto)),
+    ] {
+        let model = opened(name, compute, true);
+        assert_eq!((model.path, model.compute), (gguf(name), Compute::Float32));
+        assert!(!model.weights.maps().is_empty());
+        let file = std::fs::metadata(gguf(name)).unwrap().len();
+        assert!((file / 4..file).contains(&model.weights_bytes), "{name}");
+    }
+    assert!(!cache.path().join("unpacked").exists());
+    for (name, compute, stored_rows) in
+        [("bert-256-Q4_K_M.gguf", Some(Compute::Int8), true), ("bert-256-Q4_K_M.gguf", None, false)]
+    {
+        let model = opened(name, compute, stored_rows);
+        assert_eq!(model.compute, compute.unwrap_or(Compute::Float32));
+        assert!(model.path.starts_with(cache.path()));
     }
 }
