@@ -49,10 +49,14 @@ fn unsigned<S: Simd>(simd: S, bytes: &Bytes) -> S::I {
     unsafe { simd.load_u8(bytes.as_ptr()) }
 }
 
+/// `y = d · v` for signed bytes.
 #[inline(always)]
-fn signed<S: Simd>(simd: S, bytes: &Bytes) -> S::V {
-    // SAFETY: there are 16.
-    simd.to_float(unsafe { simd.load_i8(bytes.as_ptr().cast()) })
+fn scaled<S: Simd>(simd: S, d: f32, bytes: &Bytes, y: &mut Floats) {
+    // SAFETY: there are 16 bytes, and there is room for as many floats.
+    unsafe {
+        let v = simd.to_float(simd.load_i8(bytes.as_ptr().cast()));
+        simd.store(simd.mul(simd.splat(d), v), y.as_mut_ptr());
+    }
 }
 
 /// The bits of `v` from `shift` on, as many as `mask` has.
@@ -193,7 +197,7 @@ fn q8_0<S: Simd>(simd: S, block: &[u8; 34], y: &mut [f32; 32]) {
     let [d0, d1, quants @ ..] = block;
     let d = half([*d0, *d1]);
     for (y, quants) in y.as_chunks_mut().0.iter_mut().zip(quants.as_chunks().0) {
-        lowered(simd, d, signed(simd, quants), 0.0, y);
+        scaled(simd, d, quants, y);
     }
 }
 
@@ -287,6 +291,6 @@ fn q8_k<S: Simd>(simd: S, block: &[u8; 292], y: &mut [f32; 256]) {
     let [d0, d1, d2, d3, rest @ ..] = block;
     let d = f32::from_le_bytes([*d0, *d1, *d2, *d3]);
     for (y, quants) in y.as_chunks_mut().0.iter_mut().zip(rest.as_chunks().0) {
-        lowered(simd, d, signed(simd, quants), 0.0, y);
+        scaled(simd, d, quants, y);
     }
 }

@@ -45,11 +45,6 @@ impl<'a> Stored<'a> {
         self.parts.iter().all(StoredRows::quantized)
     }
 
-    /// Input features that all columns of the output pass before the next ones: whole chunks.
-    pub(super) fn span(&self, rows: usize) -> usize {
-        (INPUTS / rows.max(1)).next_multiple_of(CHUNK)
-    }
-
     /// Expands 16 rows from `first` on, those behind the last one as zeros; of each, up to a chunk of input
     /// features from `k` on. Meanwhile it brings near the same of what comes `next`.
     #[inline(always)]
@@ -88,18 +83,30 @@ impl<'a> Stored<'a> {
     }
 }
 
+/// Input features that all columns of the output pass before the next ones, with so many rows of inputs: whole
+/// chunks.
+pub(super) fn span(rows: usize) -> usize {
+    (INPUTS / rows.max(1)).next_multiple_of(CHUNK)
+}
+
 /// 16 rows of a chunk, at a distance that spreads them over the cache.
 #[repr(C, align(64))]
 pub(super) struct Chunk(pub(super) [[f32; Self::STRIDE]; LANES]);
 
 impl Chunk {
     pub(super) const STRIDE: usize = CHUNK + LANES;
+    #[allow(clippy::large_stack_arrays)] // 17 KiB, of two MiB that a thread has
     pub(super) const ZERO: Self = Self([[0.0; Self::STRIDE]; LANES]);
 }
 
 /// The panels of a tile.
 #[repr(C, align(64))]
 struct Panels([[f32; LANES * CHUNK]; 2]);
+
+impl Panels {
+    #[allow(clippy::large_stack_arrays)] // 32 KiB
+    const ZERO: Self = Self([[0.0; LANES * CHUNK]; 2]);
+}
 
 /// `out = finish(a · weightᵀ)`, in the columns that `out` asks for.
 ///
@@ -116,8 +123,8 @@ pub(super) fn matmul<S: Simd>(
     const { assert!(S::TILE_PANELS <= 2) };
     expect_shapes(a, [weight.out_features, weight.in_features], out);
     let mut rows = Chunk::ZERO;
-    let mut panels = Panels([[0.0; LANES * CHUNK]; 2]);
-    let (span, end) = (weight.span(a.count), out.columns.end);
+    let mut panels = Panels::ZERO;
+    let (span, end) = (span(a.count), out.columns.end);
     for first in (0..a.width).step_by(span) {
         let last = a.width.min(first + span);
         for column in out.columns.clone().step_by(S::TILE_PANELS * LANES) {

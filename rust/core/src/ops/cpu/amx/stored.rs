@@ -4,7 +4,7 @@
 
 use super::super::matmul::Finish;
 use super::super::simd::{LANES, Simd};
-use super::super::stored::{CHUNK, Chunk, Stored, following};
+use super::super::stored::{CHUNK, Chunk, Stored, following, span};
 use super::super::views::{Rows, RowsMut, expect_shapes};
 use super::Amx;
 use super::floats::{split_line, split_rows};
@@ -30,7 +30,7 @@ pub(in super::super) fn matmul<S: Simd>(
 ) {
     expect_shapes(a, [weight.out_features, weight.in_features], out);
     let row_tiles = a.count.div_ceil(TILE_ROWS);
-    let (span, end) = (weight.span(a.count).min(a.width), out.columns.end);
+    let (span, end) = (span(a.count).min(a.width), out.columns.end);
     scratch.reserve(2 * span.div_ceil(STEP) * row_tiles, 4 * STEPS);
     scratch.sums.resize(row_tiles.div_ceil(2), Block([[0.0; 2 * LANES]; 2 * TILE_ROWS]));
     let mut rows = Chunk::ZERO;
@@ -44,8 +44,8 @@ pub(in super::super) fn matmul<S: Simd>(
             scratch.begin(simd, columns.clone(), (first > 0).then_some(&*out));
             for k in (0..here.width).step_by(CHUNK) {
                 let some = (here.width - k).min(CHUNK);
-                let span = first..first + here.width;
-                let next = following(column, first + k, span, 2 * LANES);
+                let until = first + here.width;
+                let next = following(column, first + k, first..until, 2 * LANES);
                 for (p, tiles) in [(0, 0), (LANES, 2)] {
                     let (here, next) = ((column + p, first + k), (next.0 + p, next.1));
                     weight.expand(simd, here, next, some, &mut rows);
