@@ -194,6 +194,7 @@ def test_worker(minilm_folder, tmp_path, minilm):
 def test_golden_texts_belong_together():
     from peers.__main__ import golden
 
-    texts, vectors = golden()
+    texts, vectors, ids = golden()
+    assert len(ids) == len(texts)
     assert vectors.shape == (len(texts), 384)
     assert json.dumps(texts)

@@ -60,8 +60,8 @@ LINES = (
     Line("fastembed", "fastembed", "onnx/fused", "float32", AS_CALLED, batches=(8, 32)),
     Line("sentence-transformers", "sentence-transformers", "source", "float32", AS_CALLED,
          batches=(8, 32)),
-    *(Line(f"arrowembed {kind}", OWN, gguf(kind), f"GGUF {kind}", "the same file, float32")
-      for kind in GGUF),
+    *(Line(f"arrowembed {kind}", OWN, gguf(kind), f"GGUF {kind}", "from the file as it is",
+           {"max_seq_length": 256}) for kind in GGUF),
     *(Line(f"llama.cpp {kind}", "llama-cpp-python", gguf(kind), f"GGUF {kind}", AS_CALLED)
       for kind in GGUF),
     Line("ggmbed Q8_0", "ggmbed", "gguf/all-MiniLM-L6-v2-Q8_0.gguf", "int8", AS_CALLED),

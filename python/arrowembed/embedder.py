@@ -450,7 +450,7 @@ class Embedder:
             "similarity": self.similarity_function,
             "prompts": dict(self._prompts),
             "default_prompt_name": self._default_prompt_name,
-            "dtype": metadata["dtype"],
+            "dtype": _dtype(metadata["dtype"], engine["dtypes"]),
             "num_parameters": engine["num_parameters"],
             "num_hidden_layers": engine["num_hidden_layers"],
             "vocab_size": engine["vocab_size"],
@@ -571,3 +571,12 @@ def _reopen(name: str, path: str, settings: dict[str, Any]) -> Embedder:
         settings["revision"] = None
         return Embedder(path, **settings)
     return Embedder(name, **settings)
+
+
+def _dtype(meant: str, stored: Mapping[str, int]) -> str:
+    """What weights were meant to be stored in, or what a GGUF file has, the most frequent first."""
+    if meant in stored:
+        return meant
+    kinds = sorted(stored, key=lambda kind: -stored[kind])
+    # Norms and biases are floats in every file.
+    return ", ".join(kind for kind in kinds if kind != "F32" or len(kinds) == 1)
