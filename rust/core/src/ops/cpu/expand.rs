@@ -140,9 +140,9 @@ fn q4_1<S: Simd>(simd: S, block: &[u8; 20], y: &mut [f32; 32]) {
     }
 }
 
-/// 16 times the lowest sixteen bits of a number, one in each lane.
+/// Four bits of each lane and 16 times one of the lowest sixteen bits of a number.
 #[inline(always)]
-fn fifth_bits<S: Simd>(simd: S, high: u32) -> S::V {
+fn five_bits<S: Simd>(simd: S, four: S::V, high: u32) -> S::V {
     const BITS: [i32; LANES] = {
         let mut bits = [0; LANES];
         let mut i = 0;
@@ -163,7 +163,8 @@ fn fifth_bits<S: Simd>(simd: S, high: u32) -> S::V {
     };
     // SAFETY: there are 16 of both.
     let (places, parts) = unsafe { (simd.load_int(BITS.as_ptr()), simd.load(SIXTEENTHS.as_ptr())) };
-    simd.mul(simd.to_float(simd.and_int(simd.splat_int(high as i32), places)), parts)
+    let fifth = simd.to_float(simd.and_int(simd.splat_int(high as i32), places));
+    simd.mul_add(fifth, parts, four)
 }
 
 #[inline(always)]
@@ -174,7 +175,7 @@ fn q5_0<S: Simd>(simd: S, block: &[u8; 22], y: &mut [f32; 32]) {
     let high = u32::from_le_bytes([*h0, *h1, *h2, *h3]);
     let quants = unsigned(simd, quants);
     for (y, (shift, high)) in y.as_chunks_mut().0.iter_mut().zip([(0, high), (4, high >> 16)]) {
-        let v = simd.add(bits(simd, quants, shift, 15), fifth_bits(simd, high));
+        let v = five_bits(simd, bits(simd, quants, shift, 15), high);
         centred(simd, d, v, 16.0, y);
     }
 }
@@ -187,7 +188,7 @@ fn q5_1<S: Simd>(simd: S, block: &[u8; 24], y: &mut [f32; 32]) {
     let high = u32::from_le_bytes([*h0, *h1, *h2, *h3]);
     let quants = unsigned(simd, quants);
     for (y, (shift, high)) in y.as_chunks_mut().0.iter_mut().zip([(0, high), (4, high >> 16)]) {
-        let v = simd.add(bits(simd, quants, shift, 15), fifth_bits(simd, high));
+        let v = five_bits(simd, bits(simd, quants, shift, 15), high);
         lowered(simd, d, v, -m, y);
     }
 }
