@@ -27,7 +27,6 @@ from arrowembed import Embedder
 ROOT = Path(__file__).parents[2]
 BENCHES = ROOT / "benches"
 PEER = "llama-cpp-python"
-OPTIONS = {OWN: {}, PEER: {"n_batch": 1024}}
 OPENING = """
 import sys, time
 from arrowembed import Embedder
@@ -69,15 +68,6 @@ def passages(model: Path, lengths: list[int]) -> dict[int, str]:
     return {tokens(count): " ".join(words[:count]) for count in counts}
 
 
-def start(stack: ExitStack, name: str, model: Path, threads: int, home: Path) -> Worker:
-    settings = {"engine": name, "model": str(model), "threads": threads, "one": True}
-    settings["options"] = OPTIONS[name]
-    log = home / "logs" / f"large-{name}.log"
-    worker = stack.enter_context(Worker(environments.python(home, name), settings, log))
-    worker.ready()
-    return worker
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(prog="large", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--home", type=Path, default=ROOT / ".peers")
@@ -92,9 +82,19 @@ def main() -> None:
     opened = opening(model, options.rounds)
     seconds: dict[tuple[str, int], list[float]] = {}
     with ExitStack() as stack:
-        workers = {
-            name: start(stack, name, model, options.threads, options.home) for name in OPTIONS
-        }
+        workers = {}
+        for name in (OWN, PEER):
+            settings = {
+                "engine": name,
+                "model": str(model),
+                "threads": options.threads,
+                "one": True,
+                "options": {"n_batch": max(texts)} if name == PEER else {},
+            }
+            python = environments.python(options.home, name)
+            worker = Worker(python, settings, options.home / "logs" / f"large-{name}.log")
+            workers[name] = stack.enter_context(worker)
+            worker.ready()
         for number in range(options.rounds):
             for name, worker in shuffled(workers, number).items():
                 for tokens, text in texts.items():
@@ -114,7 +114,7 @@ def main() -> None:
     print(
         f"opened in {1e3 * opened:.0f} ms; resident at most {memory[OWN]['peak'] / size:.2f} files"
     )
-    print(f"\n{table(header, [cells(name) for name in OPTIONS])}")
+    print(f"\n{table(header, [cells(name) for name in workers])}")
 
 
 if __name__ == "__main__":

@@ -64,8 +64,10 @@ class Session:
     def vectors(self, texts: list[str], batch: int) -> dict[str, Any]:
         """All in one call; one by one, None for those that fail, where that call fails."""
         token_ids = getattr(self._module, "token_ids", None)
-        ids = {"ids": token_ids(texts)} if token_ids else {}
+        ids: dict[str, Any] = {}
         try:
+            if token_ids is not None:
+                ids["ids"] = token_ids(texts)
             return {"vectors": numbers(self._encode(texts, batch)), **ids}
         except Exception as error:  # noqa: BLE001 - an engine may raise anything
             together = describe(error)

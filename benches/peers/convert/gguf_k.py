@@ -1,4 +1,8 @@
-"""The GGUF file in blocks of 256 that llama.cpp's own quantizer makes of the one in float32."""
+"""The GGUF file that llama.cpp's own quantizer calls Q4_K_M, made of the one in float32.
+
+Rows of 384 are no multiple of 256: it takes Q5_0 and Q8_0 instead of Q4_K and Q6_K for all matrices
+but the last of each layer.
+"""
 
 import ctypes
 import sys

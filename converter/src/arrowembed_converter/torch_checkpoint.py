@@ -26,6 +26,10 @@ MAX_PICKLE_BYTES = 16 << 20
 """A pickle of names and shapes; that of a model with a thousand tensors takes some 100 KiB."""
 
 
+SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+"""What an engine reads; others may lie beside it, such as a shard of a download cut short."""
+
+
 def convert_folder(source: Path, target: Path) -> None:
     """Writes a copy of the Hugging Face folder `source` with its torch weights as safetensors.
 
@@ -40,7 +44,7 @@ def convert_folder(source: Path, target: Path) -> None:
     ready = [*source.glob("model*.safetensors"), *source.glob("*/model.safetensors")]
     for file in ready:
         _link(file, target / file.relative_to(source))
-    if any(file.parent == source for file in ready):
+    if any((source / name).is_file() for name in SAFETENSORS):
         return
     index_path = source / INDEX
     if not index_path.is_file():

@@ -60,7 +60,7 @@ pub(crate) fn read_folder(folder: &Path) -> Result<HfFolder> {
     }
     let whole = modules.dense.last().map_or(sizes.hidden_size, |layer| layer.out_features);
     let metadata = Metadata {
-        matryoshka_dimensions: matryoshka_dimensions(&config, &prompting, &name, whole)?,
+        matryoshka_dimensions: matryoshka_dimensions(&config, &prompting, &name, whole),
         format_version: FORMAT_VERSION,
         name,
         architecture,
@@ -93,17 +93,18 @@ fn matryoshka_dimensions(
     sentence_transformers: &Json,
     name: &str,
     whole: usize,
-) -> Result<Vec<usize>> {
+) -> Vec<usize> {
     const FIELD: &str = "matryoshka_dimensions";
-    let named = match config.counts(FIELD)? {
-        Some(sizes) => Some(sizes),
-        None => sentence_transformers.counts(FIELD)?,
+    // What is told for information alone makes no model unusable, whatever it is.
+    let named = |json: &Json| json.counts(FIELD).ok().flatten();
+    let Some(mut sizes) = named(config).or_else(|| named(sentence_transformers)) else {
+        return known::matryoshka_dimensions(name, whole);
     };
-    let Some(mut sizes) = named else { return Ok(known::matryoshka_dimensions(name, whole)) };
+    sizes.push(whole);
     sizes.retain(|size| (1..=whole).contains(size));
     sizes.sort_unstable_by(|a, b| b.cmp(a));
     sizes.dedup();
-    Ok(sizes)
+    sizes
 }
 
 /// The model's own limit: sentence-transformers' setting, else the tokenizer's, and never more than

@@ -14,6 +14,7 @@ use crate::hf::{self, HfFolder};
 use crate::metadata::Metadata;
 use crate::unpack;
 use crate::weights::arrow::ArrowFile;
+use crate::weights::pack::plan_packed;
 use crate::weights::parquet::ParquetFile;
 use crate::weights::safetensors::SafetensorsFiles;
 use crate::weights::{DType, TensorSource};
@@ -69,6 +70,8 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<OpenModel> {
     let weights = match weights {
         // Kernels expand its rows where they are mapped.
         Weights::Gguf(model) if dtype.is_none() && options.stored_rows => {
+            // Names alone: tensors that the architecture has no place for are refused here, too.
+            plan_packed(&metadata, &*model)?;
             return Ok(OpenModel {
                 metadata,
                 tokenizer,

@@ -13,6 +13,10 @@ use crate::repeated::Repeated;
 use crate::threads::{self, Monitor};
 use crate::tokenize::Tokens;
 
+/// Bytes of texts that are tokenized within a few tens of milliseconds, on the calling thread without asking
+/// anybody.
+const BRIEF: usize = 1 << 18;
+
 /// Texts that a worker tokenizes in one go.
 const TEXTS_PER_JOB: usize = 16;
 
@@ -183,7 +187,8 @@ impl Engine {
             threads::rouse();
         }
         let jobs = positions.chunks(TEXTS_PER_JOB).zip(tokens.chunks_mut(TEXTS_PER_JOB));
-        threads::for_each(jobs, monitor, true, |(positions, tokens)| {
+        let bytes: usize = positions.iter().map(|&position| texts[position].as_ref().len()).sum();
+        threads::for_each(jobs, monitor, bytes < BRIEF, |(positions, tokens)| {
             for (&position, tokens) in positions.iter().zip(tokens) {
                 let text = texts[position].as_ref();
                 *tokens = self.tokenizer.encode(request.prompt, text, request.start + position)?;

@@ -212,6 +212,7 @@ pub(crate) fn at_once<J: Send>(
     let mut jobs = jobs(pool.current_num_threads()).into_iter();
     let own = jobs.next()?;
     if let Some(monitor) = monitor {
+        ROUSED.store(false, Ordering::Relaxed);
         let results = Mutex::new(Vec::new());
         let jobs = std::iter::once((own, Some(first))).chain(jobs.map(|job| (job, None)));
         let ended = run(&pool, jobs, Some(monitor), |(job, first)| {

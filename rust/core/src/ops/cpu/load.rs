@@ -27,7 +27,7 @@ impl Backend for Cpu {
     type Table = Table;
 }
 
-/// A matrix in panels with what belongs to it.
+/// A matrix with what belongs to it.
 #[derive(Debug)]
 pub(crate) struct Linear {
     weight: Matrix,
@@ -246,32 +246,37 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// A matrix's rows as they are stored, if the source stores them so.
+    /// A matrix's rows as they are stored, if the source stores them so: the whole under its own name, or its
+    /// parts.
     fn stored(&self, spec: &LinearSpec) -> Result<Option<Vec<StoredRows>>> {
+        let whole = format!("{}.weight", spec.name);
+        let mismatch =
+            |name: &str, expected: [usize; 2], found: &StoredRows| Error::ShapeMismatch {
+                name: name.to_owned(),
+                expected: expected.to_vec(),
+                found: vec![found.len(), found.width()],
+            };
+        if let Some(stored) = self.0.stored_rows(&whole)? {
+            if [stored.len(), stored.width()] != [spec.out_features, spec.in_features] {
+                return Err(mismatch(&whole, [spec.out_features, spec.in_features], &stored));
+            }
+            return Ok(Some(vec![stored]));
+        }
         let mut parts = Vec::with_capacity(spec.parts.len());
-        let mut count = 0;
-        for Part { name, rows } in &spec.parts {
+        let mut left = spec.out_features;
+        for (i, Part { name, rows }) in spec.parts.iter().enumerate() {
             let name = format!("{name}.weight");
             let Some(stored) = self.0.stored_rows(&name)? else { return Ok(None) };
-            let shape = [stored.len(), stored.width()];
-            let mismatch = |expected: [usize; 2]| Error::ShapeMismatch {
-                name: name.clone(),
-                expected: expected.to_vec(),
-                found: shape.to_vec(),
-            };
-            let part = match rows {
-                Some(rows) => {
-                    stored.rows(rows.clone()).ok_or_else(|| mismatch([rows.end, shape[1]]))?
-                }
-                None => stored,
-            };
-            count += part.len();
-            let last = parts.len() + 1 == spec.parts.len();
-            if part.width() != spec.in_features || last && count != spec.out_features {
-                let others = count - part.len();
-                let rows = if last { spec.out_features.saturating_sub(others) } else { part.len() };
-                return Err(mismatch([rows, spec.in_features]));
+            let (start, end) = rows.as_ref().map_or((0, stored.len()), |r| (r.start, r.end));
+            let wanted = end.saturating_sub(start);
+            let last = i + 1 == spec.parts.len();
+            if stored.width() != spec.in_features || wanted > left || last && wanted != left {
+                return Err(mismatch(&name, [left, spec.in_features], &stored));
             }
+            let Some(part) = stored.rows(start..end) else {
+                return Err(mismatch(&name, [end, spec.in_features], &stored));
+            };
+            left -= wanted;
             parts.push(part);
         }
         Ok(Some(parts))

@@ -86,7 +86,7 @@ impl<'a> Stored<'a> {
 /// Input features that all columns of the output pass before the next ones, with so many rows of inputs: whole
 /// chunks.
 pub(super) fn span(rows: usize) -> usize {
-    (INPUTS / rows.max(1)).next_multiple_of(CHUNK)
+    (INPUTS / rows.max(1)).max(1).next_multiple_of(CHUNK)
 }
 
 /// 16 rows of a chunk, at a distance that spreads them over the cache.

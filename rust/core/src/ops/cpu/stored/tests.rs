@@ -3,6 +3,7 @@
 use arrow_buffer::Buffer;
 use proptest::prelude::*;
 
+use super::super::Loader;
 use super::super::isa::{self, Isa};
 use super::super::kernels::{LinearJob, LinearScratch, Then, Weights};
 use super::super::tests::{assert_close, numbers};
@@ -10,6 +11,8 @@ use super::super::views::RowsMut;
 use super::*;
 use crate::gguf::quants::dequantize;
 use crate::gguf::types::GgmlType;
+use crate::ops::{LinearSpec, Load};
+use crate::{Result, Tensor, TensorSource};
 
 /// Bytes that look random, the same for the same seed.
 fn bytes(seed: u64, len: usize) -> Vec<u8> {
@@ -112,7 +115,7 @@ proptest! {
     #[test]
     fn it_is_the_matrix_product(
         count in 0_usize..80,
-        blocks in 1_usize..5,
+        blocks in 1_usize..13,
         first in 0..GgmlType::ALL.len(),
         second in 0..GgmlType::ALL.len(),
         (above, below) in (1_usize..40, 1_usize..40),
@@ -121,7 +124,8 @@ proptest! {
         let kinds = [GgmlType::ALL[first], GgmlType::ALL[second]];
         // Whole blocks of both; of floats any number.
         let width = match kinds.map(GgmlType::block_len).into_iter().max() {
-            Some(1) => blocks * 77,
+            Some(1) => blocks * 37,
+            Some(256) => 256 * blocks.div_ceil(4),
             block => blocks * block.unwrap_or(1),
         };
         let parts = [rows(kinds[0], above, width, seed), rows(kinds[1], below, width, seed + 1)];
@@ -161,5 +165,71 @@ fn inputs_that_do_not_fit_the_cache_pass_in_spans() {
         assert_close(isa, &found, &expected, 10.0 * tolerance(isa));
         let alone = product(isa, &parts, &x[..width], 0..out, &mut LinearScratch::default());
         assert_eq!(alone, found[..out], "{}", isa.name());
+    }
+}
+
+/// Matrices that are stored in rows.
+struct Matrices(Vec<(&'static str, StoredRows)>);
+
+impl TensorSource for Matrices {
+    fn names(&self) -> Vec<&str> {
+        self.0.iter().map(|(name, _)| *name).collect()
+    }
+
+    fn get(&self, _: &str) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
+    fn stored_rows(&self, name: &str) -> Result<Option<StoredRows>> {
+        Ok(self.0.iter().find(|(own, _)| *own == name).map(|(_, rows)| rows.clone()))
+    }
+}
+
+#[test]
+fn a_matrix_is_loaded_whole_or_from_its_parts() {
+    let matrix = |count, seed| rows(GgmlType::Q8_0, count, 64, seed);
+    let [above, below] = [matrix(3, 1), matrix(5, 2)];
+    let together = [above.data().as_slice(), below.data()].concat();
+    let whole = StoredRows::new(GgmlType::Q8_0, 64, Buffer::from_vec(together)).unwrap();
+    let fused = LinearSpec::fused("m", "both", &["above", "below"], 8, 64).with_bias(false);
+    let lower = LinearSpec::rows_of("m", "both", "lower", 3..8, 64).with_bias(false);
+    let x = numbers(3, 64);
+    let values = |source: &Matrices, spec: &LinearSpec| {
+        let matrix = Loader::new(source).linear(spec).unwrap();
+        let Weights::Stored(stored) = matrix.weights() else { panic!("not as stored") };
+        product(
+            Isa::chosen(),
+            stored.parts,
+            &x,
+            0..stored.out_features,
+            &mut LinearScratch::default(),
+        )
+    };
+    let parts = Matrices(vec![("m.above.weight", above.clone()), ("m.below.weight", below)]);
+    let one = Matrices(vec![("m.both.weight", whole)]);
+    let all = values(&parts, &fused);
+    assert_eq!(values(&one, &fused), all);
+    assert_eq!(values(&one, &lower), all[3..]);
+
+    let wrong = |source: &Matrices, spec: &LinearSpec| {
+        Loader::new(source).linear(spec).err().unwrap().to_string()
+    };
+    let narrow = rows(GgmlType::Q8_0, 5, 32, 4);
+    for (source, spec, named) in [
+        (&one, LinearSpec { out_features: 9, ..fused.clone() }, "m.both.weight"),
+        (
+            &one,
+            LinearSpec::rows_of("m", "both", "lower", 3..9, 64).with_bias(false),
+            "m.both.weight",
+        ),
+        (&parts, LinearSpec { out_features: 9, ..fused.clone() }, "m.below.weight"),
+        (&parts, LinearSpec { out_features: 2, ..fused.clone() }, "m.above.weight"),
+        (
+            &Matrices(vec![("m.above.weight", above), ("m.below.weight", narrow)]),
+            fused,
+            "m.below.weight",
+        ),
+    ] {
+        assert!(wrong(source, &spec).contains(named), "{}", wrong(source, &spec));
     }
 }
