@@ -12,8 +12,8 @@ use crate::tokenize::Tokens;
 /// above 24 or so; with more the activations leave the cache, with fewer the weights are read too often.
 pub(crate) const TOKENS: usize = 128;
 
-/// The same where weights are expanded once for each micro-batch: that takes as long as to multiply with some
-/// fifty tokens.
+/// The same where weights are expanded once for each micro-batch: that takes as long as to multiply with a
+/// hundred tokens.
 pub(crate) const EXPANDED_TOKENS: usize = 512;
 
 /// Tokens for the micro-batches of a call, at most so many, so that no thread is left without one at the end.
