@@ -94,7 +94,6 @@ impl Engine {
             cache_dir: config.cache_dir.clone(),
             compute: compute.flatten(),
             verify: config.verify,
-            stored_rows: device == "cpu",
         };
         let opened = open(&config.path, &options)?;
         admit(opened.weights_bytes)?;

@@ -28,8 +28,6 @@ pub(crate) struct OpenOptions {
     pub(crate) compute: Option<Compute>,
     /// Whether every tensor is compared with its checksum.
     pub(crate) verify: bool,
-    /// Whether the device computes from a GGUF file's rows as they are.
-    pub(crate) stored_rows: bool,
 }
 
 /// A model whose weights are mapped and packed.
@@ -69,7 +67,7 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<OpenModel> {
     let mut dtype = compute.and_then(|compute| compute.dtype_for(weights.compute()));
     let weights = match weights {
         // Kernels expand its rows where they are mapped.
-        Weights::Gguf(model) if dtype.is_none() && options.stored_rows => {
+        Weights::Gguf(model) if dtype.is_none() => {
             // Names alone: tensors that the architecture has no place for are refused here, too.
             plan_packed(&metadata, &*model)?;
             return Ok(OpenModel {

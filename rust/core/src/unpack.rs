@@ -218,8 +218,7 @@ mod tests {
         convert_to(&hf("bert"), &target, &ConvertOptions::default());
         let open = |compute| {
             let cache_dir = Some(cache.path().to_owned());
-            open(&target, &OpenOptions { cache_dir, compute, verify: true, stored_rows: true })
-                .unwrap()
+            open(&target, &OpenOptions { cache_dir, compute, verify: true }).unwrap()
         };
         let mut paths = Vec::new();
         for compute in [Compute::Int16, Compute::Int8, Compute::Int16, Compute::Int8] {

@@ -225,6 +225,12 @@ fn gguf_files_of_blocks_have_the_vectors_of_what_they_hold() {
             let difference = largest_difference(vectors.as_slice(), &expected);
             // With AMX, numbers are taken for the sum of two bfloat16.
             assert!(difference < 5e-6, "{model}-{kind}: {difference}");
+
+            let builder = Engine::builder().cache(CacheLimits::OFF).device("candle");
+            let candle = builder.max_seq_length(longest).open(&path).unwrap();
+            let difference =
+                largest_difference(candle.encode(&texts).unwrap().as_slice(), &expected);
+            assert!(difference < 5e-6, "{model}-{kind} on candle: {difference}");
         }
     }
 }

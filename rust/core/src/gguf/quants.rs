@@ -186,30 +186,12 @@ mod tests {
 
         use arrow_buffer::Buffer;
         use candle_core::Device;
-        use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+        use candle_core::quantized::{QStorage, QTensor};
         use proptest::collection::vec;
         use proptest::prelude::{any, prop_assert_eq, proptest};
 
         use super::*;
-
-        fn candle(kind: GgmlType) -> GgmlDType {
-            match kind {
-                GgmlType::F32 => GgmlDType::F32,
-                GgmlType::F16 => GgmlDType::F16,
-                GgmlType::BF16 => GgmlDType::BF16,
-                GgmlType::Q4_0 => GgmlDType::Q4_0,
-                GgmlType::Q4_1 => GgmlDType::Q4_1,
-                GgmlType::Q5_0 => GgmlDType::Q5_0,
-                GgmlType::Q5_1 => GgmlDType::Q5_1,
-                GgmlType::Q8_0 => GgmlDType::Q8_0,
-                GgmlType::Q2K => GgmlDType::Q2K,
-                GgmlType::Q3K => GgmlDType::Q3K,
-                GgmlType::Q4K => GgmlDType::Q4K,
-                GgmlType::Q5K => GgmlDType::Q5K,
-                GgmlType::Q6K => GgmlDType::Q6K,
-                GgmlType::Q8K => GgmlDType::Q8K,
-            }
-        }
+        use crate::ops::candle::dtype;
 
         proptest! {
             #[test]
@@ -219,7 +201,7 @@ mod tests {
                     let mut found = vec![0.0; 2 * kind.block_len()];
                     dequantize(kind, &bytes, &mut found);
                     let storage = Cow::Borrowed(bytes.as_slice());
-                    let storage = QStorage::from_data(storage, &Device::Cpu, candle(kind)).unwrap();
+                    let storage = QStorage::from_data(storage, &Device::Cpu, dtype(kind)).unwrap();
                     let tensor = QTensor::new(storage, found.len()).unwrap();
                     let expected: Vec<f32> =
                         tensor.dequantize(&Device::Cpu).unwrap().to_vec1().unwrap();

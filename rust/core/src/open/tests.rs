@@ -117,12 +117,8 @@ fn weights_made_when_opened_are_those_of_a_conversion() {
         let dtype = compute.name();
         let converted = folder.path().join(dtype);
         convert_to(&source, &converted, &options(dtype, "packed", "arrow", "none"));
-        let options = OpenOptions {
-            cache_dir: cache_dir.clone(),
-            compute: Some(compute),
-            verify: true,
-            stored_rows: true,
-        };
+        let options =
+            OpenOptions { cache_dir: cache_dir.clone(), compute: Some(compute), verify: true };
         let (opened, converted) =
             (open(&source, &options).unwrap(), open(&converted, &options).unwrap());
         assert_eq!((opened.compute, converted.compute), (compute, compute));
@@ -322,9 +318,9 @@ fn tensors_that_nobody_asks_for_are_refused_unless_they_are_heads() {
 #[test]
 fn gguf_files_are_computed_where_they_are_mapped() {
     let cache = tempfile::tempdir().unwrap();
-    let opened = |name: &str, compute: Option<Compute>, stored_rows: bool| {
+    let opened = |name: &str, compute: Option<Compute>| {
         let cache_dir = Some(cache.path().to_owned());
-        let options = OpenOptions { cache_dir, compute, verify: true, stored_rows };
+        let options = OpenOptions { cache_dir, compute, verify: true };
         open(&gguf(name), &options).unwrap()
     };
     for (name, compute) in [
@@ -332,18 +328,14 @@ fn gguf_files_are_computed_where_they_are_mapped() {
         ("bert-F16.gguf", Some(Compute::Float32)),
         ("bert-256-Q4_K_M.gguf", Some(Compute::Auto)),
     ] {
-        let model = opened(name, compute, true);
+        let model = opened(name, compute);
         assert_eq!((model.path, model.compute), (gguf(name), Compute::Float32));
         assert!(!model.weights.maps().is_empty());
         let file = std::fs::metadata(gguf(name)).unwrap().len();
         assert!((file / 4..file).contains(&model.weights_bytes), "{name}");
     }
     assert!(!cache.path().join("unpacked").exists());
-    for (name, compute, stored_rows) in
-        [("bert-256-Q4_K_M.gguf", Some(Compute::Int8), true), ("bert-256-Q4_K_M.gguf", None, false)]
-    {
-        let model = opened(name, compute, stored_rows);
-        assert_eq!(model.compute, compute.unwrap_or(Compute::Float32));
-        assert!(model.path.starts_with(cache.path()));
-    }
+    let model = opened("bert-256-Q4_K_M.gguf", Some(Compute::Int8));
+    assert_eq!(model.compute, Compute::Int8);
+    assert!(model.path.starts_with(cache.path()));
 }

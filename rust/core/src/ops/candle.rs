@@ -1,18 +1,19 @@
 //! The operations on candle tensors: any device that candle has, and a second opinion on the CPU.
 
+mod load;
+
 use std::ops::Range;
 
 use candle_core::{D, DType, Device, Tensor};
-use candle_nn::{Embedding, Linear, Module, ops::softmax_last_dim};
+use candle_nn::ops::softmax_last_dim;
+#[cfg(test)]
+pub(crate) use load::dtype;
+pub(crate) use load::{Candle, Loader};
+use load::{Linear, Norm, Table};
 
-use super::{
-    Activation, Attention, Backend, Epilogue, Heads, LinearSpec, Load, Mask, NormKind, NormSpec,
-    Ops, Rope,
-};
+use super::{Activation, Attention, Epilogue, Heads, Mask, Ops, Rope};
 use crate::error::{Error, Result};
 use crate::threads;
-use crate::weights::TensorSource;
-use crate::weights::values::read_f32;
 
 impl From<candle_core::Error> for Error {
     fn from(error: candle_core::Error) -> Self {
@@ -39,96 +40,6 @@ pub(crate) fn device(name: &str) -> Result<Device> {
             "device",
             format!("{name:?}; there are cpu, candle:cpu, cuda, cuda:N, metal and metal:N"),
         )),
-    }
-}
-
-/// Weights as float32 tensors on a device.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Candle;
-
-/// Gain and bias of a normalisation.
-#[derive(Debug)]
-pub(crate) struct Norm {
-    weight: Tensor,
-    bias: Option<Tensor>,
-    epsilon: f64,
-    centred: bool,
-}
-
-impl Norm {
-    /// Normalises the last dimension.
-    fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let x =
-            if self.centred { x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)? } else { x.clone() };
-        let deviation = (x.sqr()?.mean_keepdim(D::Minus1)? + self.epsilon)?.sqrt()?;
-        let scaled = x.broadcast_div(&deviation)?.broadcast_mul(&self.weight)?;
-        match &self.bias {
-            Some(bias) => scaled.broadcast_add(bias),
-            None => Ok(scaled),
-        }
-    }
-}
-
-impl Backend for Candle {
-    type Linear = Linear;
-    type Norm = Norm;
-    type Table = Embedding;
-}
-
-/// Copies weights of any dtype to a device as float32.
-pub(crate) struct Loader<'a> {
-    source: &'a dyn TensorSource,
-    device: &'a Device,
-}
-
-impl<'a> Loader<'a> {
-    /// `source` holds packed tensors.
-    pub(crate) fn new(source: &'a dyn TensorSource, device: &'a Device) -> Self {
-        Self { source, device }
-    }
-
-    fn tensor(&self, name: &str, expected: &[usize]) -> Result<Tensor> {
-        let (stored, values) = read_f32(self.source, name)?;
-        stored.expect_shape(expected)?;
-        Ok(Tensor::from_vec(values, expected, self.device)?)
-    }
-}
-
-impl Load<Candle> for Loader<'_> {
-    fn contains(&self, name: &str) -> bool {
-        self.source.names().contains(&name)
-    }
-
-    fn linear(&mut self, spec: &LinearSpec) -> Result<Linear> {
-        let shape = [spec.out_features, spec.in_features];
-        let weight = self.tensor(&format!("{}.weight", spec.name), &shape)?;
-        let bias = spec
-            .bias
-            .then(|| self.tensor(&format!("{}.bias", spec.name), &shape[..1]))
-            .transpose()?;
-        Ok(Linear::new(weight, bias))
-    }
-
-    fn norm(&mut self, spec: &NormSpec) -> Result<Norm> {
-        let NormSpec { name, width, epsilon, kind } = spec;
-        let weight = self.tensor(&format!("{name}.weight"), &[*width])?;
-        let weight = if *kind == NormKind::RmsPlusOne { (weight + 1.0)? } else { weight };
-        let bias = match kind {
-            NormKind::Layer => Some(self.tensor(&format!("{name}.bias"), &[*width])?),
-            _ => None,
-        };
-        let centred = matches!(kind, NormKind::Layer | NormKind::LayerWithoutBias);
-        Ok(Norm { weight, bias, epsilon: f64::from(*epsilon), centred })
-    }
-
-    fn numbers(&mut self, name: &str, rows: usize, width: usize) -> Result<Vec<f32>> {
-        let (stored, values) = read_f32(self.source, &format!("{name}.weight"))?;
-        stored.expect_shape(&[rows, width])?;
-        Ok(values)
-    }
-
-    fn table(&mut self, name: &str, rows: usize, width: usize) -> Result<Embedding> {
-        Ok(Embedding::new(self.tensor(&format!("{name}.weight"), &[rows, width])?, width))
     }
 }
 
@@ -193,11 +104,10 @@ impl Ops<Candle> for Context {
     type Tensor = Tensor;
     type Host = Vec<f32>;
 
-    fn embedding(&self, lookups: &[(&Embedding, &[u32])]) -> Result<Tensor> {
+    fn embedding(&self, lookups: &[(&Table, &[u32])]) -> Result<Tensor> {
         let mut rows = Vec::with_capacity(lookups.len());
         for (table, ids) in lookups {
-            let ids = Tensor::new(*ids, &self.device)?;
-            rows.push(table.forward(&ids)?);
+            rows.push(table.look_up(ids, &self.device)?);
         }
         let sum = rows.into_iter().map(Ok).reduce(|sum, rows| sum? + rows?);
         Ok(sum.unwrap_or_else(|| Tensor::zeros((0, 0), DType::F32, &self.device))?)

@@ -10,6 +10,7 @@ pub(crate) mod candle;
 pub(crate) mod cpu;
 
 mod bias;
+mod parts;
 mod rope;
 
 use std::ops::{Deref, Range};

@@ -10,7 +10,8 @@ use super::kernels::{NormJob, TableData, Weights};
 use super::matmul::Panels;
 use super::stored::Stored;
 use crate::error::{Error, Result};
-use crate::ops::{Backend, LinearSpec, Load, NormKind, NormSpec, Part};
+use crate::ops::parts::{parts_bias, stored_parts, stored_table};
+use crate::ops::{Backend, LinearSpec, Load, NormKind, NormSpec};
 use crate::weights::panels::BLOCK;
 use crate::weights::values::read_f32;
 use crate::weights::{
@@ -246,68 +247,12 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// A matrix's rows as they are stored, if the source stores them so: the whole under its own name, or its
-    /// parts.
-    fn stored(&self, spec: &LinearSpec) -> Result<Option<Vec<StoredRows>>> {
-        let whole = format!("{}.weight", spec.name);
-        let mismatch =
-            |name: &str, expected: [usize; 2], found: &StoredRows| Error::ShapeMismatch {
-                name: name.to_owned(),
-                expected: expected.to_vec(),
-                found: vec![found.len(), found.width()],
-            };
-        if let Some(stored) = self.0.stored_rows(&whole)? {
-            if [stored.len(), stored.width()] != [spec.out_features, spec.in_features] {
-                return Err(mismatch(&whole, [spec.out_features, spec.in_features], &stored));
-            }
-            return Ok(Some(vec![stored]));
-        }
-        let mut parts = Vec::with_capacity(spec.parts.len());
-        let mut left = spec.out_features;
-        for (i, Part { name, rows }) in spec.parts.iter().enumerate() {
-            let name = format!("{name}.weight");
-            let Some(stored) = self.0.stored_rows(&name)? else { return Ok(None) };
-            let (start, end) = rows.as_ref().map_or((0, stored.len()), |r| (r.start, r.end));
-            let wanted = end.saturating_sub(start);
-            let last = i + 1 == spec.parts.len();
-            if stored.width() != spec.in_features || wanted > left || last && wanted != left {
-                return Err(mismatch(&name, [left, spec.in_features], &stored));
-            }
-            let Some(part) = stored.rows(start..end) else {
-                return Err(mismatch(&name, [end, spec.in_features], &stored));
-            };
-            left -= wanted;
-            parts.push(part);
-        }
-        Ok(Some(parts))
-    }
-
-    /// The biases of a matrix's parts, one after the other.
+    /// A matrix's bias, in the map where it is whole there.
     fn bias(&self, spec: &LinearSpec) -> Result<Buffer> {
-        let whole = format!("{}.bias", spec.name);
-        if spec.parts.len() == 1 || self.contains(&whole) {
-            return self.floats(&whole, &[spec.out_features]);
+        match parts_bias(self.0, spec)? {
+            Some(values) => Ok(Buffer::from_vec(values)),
+            None => self.floats(&format!("{}.bias", spec.name), &[spec.out_features]),
         }
-        let mut all: Vec<f32> = Vec::with_capacity(spec.out_features);
-        for part in &spec.parts {
-            let (tensor, values) = read_f32(self.0, &format!("{}.bias", part.name))?;
-            let rows = part.rows.clone().unwrap_or(0..values.len());
-            let expected = vec![rows.end];
-            let values = values.get(rows).ok_or(Error::ShapeMismatch {
-                name: tensor.name,
-                expected,
-                found: tensor.shape,
-            })?;
-            all.extend(values);
-        }
-        if all.len() == spec.out_features {
-            return Ok(Buffer::from_vec(all));
-        }
-        Err(Error::ShapeMismatch {
-            name: whole,
-            expected: vec![spec.out_features],
-            found: vec![all.len()],
-        })
     }
 
     /// The scales and sums that come with a matrix of integers.
@@ -334,7 +279,7 @@ impl Load<Cpu> for Loader<'_> {
     fn linear(&mut self, spec: &LinearSpec) -> Result<Linear> {
         let (out_features, in_features) = (spec.out_features, spec.in_features);
         let bias = spec.bias.then(|| self.bias(spec)).transpose()?;
-        if let Some(parts) = self.stored(spec)? {
+        if let Some(parts) = stored_parts(self.0, spec)? {
             return Ok(Linear { weight: Matrix::Stored(parts), out_features, in_features, bias });
         }
         let name = format!("{}.weight", spec.name);
@@ -374,12 +319,7 @@ impl Load<Cpu> for Loader<'_> {
     fn table(&mut self, name: &str, rows: usize, width: usize) -> Result<Table> {
         let name = format!("{name}.weight");
         let in_file = |data: &Buffer| self.0.in_file(data).filter(|_| data.len() >= LARGE);
-        if let Some(stored) = self.0.stored_rows(&name)? {
-            let found = [stored.len(), stored.width()];
-            if found != [rows, width] {
-                let (expected, found) = (vec![rows, width], found.to_vec());
-                return Err(Error::ShapeMismatch { name, expected, found });
-            }
+        if let Some(stored) = stored_table(self.0, &name, rows, width)? {
             let in_file = in_file(stored.data());
             return Ok(Table { name, data: Elements::Stored(stored), in_file, rows, width });
         }
