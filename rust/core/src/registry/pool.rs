@@ -72,6 +72,11 @@ impl<M: Send + Sync + 'static> Pool<M> {
             };
             match asked {
                 Asked::Here(model) => return Ok(model),
+                Asked::Back(model) => {
+                    // The thread that unloads may sleep because nothing was loaded.
+                    shared.changed.notify_all();
+                    return Ok(model);
+                }
                 Asked::Open(loading) => return self.open(name, loading, monitor, open),
                 Asked::Wait(loading) => match wait(shared, &loading, &mut monitor) {
                     // Who gave up was another one.
@@ -139,12 +144,19 @@ impl<M: Send + Sync + 'static> Pool<M> {
         Ok(())
     }
 
-    /// Lets threads that sleep look at the clock again, and returns after a model was unloaded.
+    /// Lets threads that sleep look at the clock again.
+    #[cfg(test)]
+    pub(crate) fn wake(&self) {
+        let shared = self.shared();
+        let _state = shared.lock();
+        shared.changed.notify_all();
+    }
+
+    /// Returns after a model was unloaded.
     #[cfg(test)]
     pub(crate) fn wait_until_unloaded(&self, name: &str) {
         let shared = self.shared();
         let mut state = shared.lock();
-        shared.changed.notify_all();
         while state.in_memory(name, (self.clock)()).is_some() {
             state = shared.changed.wait(state).unwrap();
         }

@@ -71,6 +71,8 @@ impl<M> Loading<M> {
 /// What is to be done for someone who asks for a model.
 pub(crate) enum Asked<M> {
     Here(Arc<M>),
+    /// The same, of one that was unloaded and counts as loaded again.
+    Back(Arc<M>),
     Wait(Arc<Loading<M>>),
     /// The asker has to open it.
     Open(Arc<Loading<M>>),
@@ -115,7 +117,7 @@ impl<M> State<M> {
                 // It never left memory, and has counted all the time.
                 if let Some(model) = model.upgrade() {
                     self.loaded(name, Arc::clone(&model), bytes, now);
-                    return Asked::Here(model);
+                    return Asked::Back(model);
                 }
             }
             None => {}

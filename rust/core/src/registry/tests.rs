@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Barrier, Mutex};
+use std::sync::{Barrier, Mutex, mpsc};
 
 use super::*;
 use crate::registry::pool::Admit;
@@ -230,6 +230,7 @@ fn idle_models_are_unloaded_by_a_thread_that_ends_with_the_pool() {
     clock.advance(59);
     pool.get("later", None, sized(3, 1)).unwrap();
     clock.advance(1);
+    pool.wake();
     pool.wait_until_unloaded("idle");
     let later = pool.in_memory("later").unwrap();
     assert_eq!((later.loaded_for.as_secs(), later.idle_for.as_secs()), (1, 1));
@@ -237,14 +238,47 @@ fn idle_models_are_unloaded_by_a_thread_that_ends_with_the_pool() {
     // It counts as used until now.
     drop(used);
     clock.advance(59);
+    pool.wake();
     pool.wait_until_unloaded("later");
     assert!(pool.in_memory("used").is_some());
     clock.advance(1);
+    pool.wake();
     pool.wait_until_unloaded("used");
 
     let shared_with_the_thread = Arc::downgrade(&clock.0);
     drop((pool, clock));
     assert_eq!(shared_with_the_thread.strong_count(), 0);
+}
+
+#[test]
+fn a_model_that_came_back_after_it_was_unloaded_is_unloaded_when_idle() {
+    let clock = HandSet::new();
+    let (tell, looked_at) = mpsc::channel();
+    let told = {
+        let clock = clock.clock();
+        let tell = Mutex::new(tell);
+        Arc::new(move || {
+            let now = clock();
+            if std::thread::current().name() == Some("arrowembed-idle") {
+                // Nobody listens once the test is over.
+                let _ = tell.lock().unwrap().send(now);
+            }
+            now
+        })
+    };
+    let config = EngineConfig::builder().idle_timeout(Duration::from_millis(1));
+    let pool: Pool<u32> = Pool::new(config.build().unwrap(), told);
+    let used = pool.get("model", None, sized(1, 1)).unwrap();
+    assert!(pool.unload("model"));
+    clock.advance(1);
+    pool.wake();
+    // From then on the thread sleeps: it sees no model that could be due.
+    let after = clock.clock()();
+    assert!(looked_at.iter().any(|now| now == after));
+    assert!(Arc::ptr_eq(&pool.get("model", None, never).unwrap(), &used));
+    drop(used);
+    clock.advance(1);
+    pool.wait_until_unloaded("model");
 }
 
 #[test]
