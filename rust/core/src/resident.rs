@@ -90,7 +90,8 @@ fn lock(maps: &[Buffer], path: &Path) -> Result<()> {
         let locked = unsafe { libc::mlock(map.as_ptr().cast(), map.len()) } == 0;
         if !locked {
             let error = io::Error::last_os_error();
-            for map in maps.iter().take(i) {
+            // Part of the one that failed may be locked.
+            for map in maps.iter().take(i + 1) {
                 // SAFETY: as above.
                 #[allow(unsafe_code)]
                 let _ = unsafe { libc::munlock(map.as_ptr().cast(), map.len()) };
