@@ -101,6 +101,9 @@ impl EngineConfig {
 /// A hundred years, far from where adding to the time of day overflows.
 const LONGEST_SECONDS: u32 = 100 * 366 * 24 * 3600;
 
+/// While a model is in use, the thread that unloads idle ones looks as often as this again.
+const SHORTEST_TIMEOUT: Duration = Duration::from_millis(1);
+
 /// Makes an [`EngineConfig`].
 #[derive(Debug, Clone, Default)]
 pub struct EngineConfigBuilder(EngineConfig);
@@ -121,7 +124,7 @@ impl EngineConfigBuilder {
         self
     }
 
-    /// How long nobody has to use a model until it is unloaded; by default none ever is.
+    /// How long nobody has to use a model until it is unloaded, a millisecond or more; by default none ever is.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.0.idle_timeout = Some(timeout);
@@ -146,8 +149,9 @@ impl EngineConfigBuilder {
             return Err(Error::argument("memory_budget", "is 0, allowed is 1 or more"));
         }
         let longest = Duration::from_secs(LONGEST_SECONDS.into());
-        if let Some(timeout) = config.idle_timeout.filter(|t| t.is_zero() || *t > longest) {
-            let reason = format!("is {timeout:?}, allowed are more than 0 to {longest:?}");
+        if let Some(timeout) = config.idle_timeout.filter(|t| *t < SHORTEST_TIMEOUT || *t > longest)
+        {
+            let reason = format!("is {timeout:?}, allowed are {SHORTEST_TIMEOUT:?} to {longest:?}");
             return Err(Error::argument("idle_timeout", reason));
         }
         config.num_threads.map_or(Ok(()), threads::check_num_threads)?;
@@ -167,6 +171,7 @@ mod tests {
         for (wrong, name) in [
             (builder().memory_budget(0), "memory_budget"),
             (builder().idle_timeout(Duration::ZERO), "idle_timeout"),
+            (builder().idle_timeout(Duration::from_nanos(1)), "idle_timeout"),
             (builder().idle_timeout(Duration::MAX), "idle_timeout"),
             (builder().num_threads(0), "num_threads"),
         ] {
