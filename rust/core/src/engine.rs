@@ -82,7 +82,8 @@ impl Engine {
         ModelConfig::builder()
     }
 
-    /// Opens a model, unless `admit` refuses it, which is told its size in bytes before a weight is read.
+    /// Opens a model, unless `admit` refuses it, which is told its size in bytes once all is checked that can be
+    /// checked without its weights: it may have other models make room.
     pub(crate) fn open_admitted(
         config: &ModelConfig,
         admit: &mut dyn FnMut(u64) -> Result<()>,
@@ -96,9 +97,6 @@ impl Engine {
             verify: config.verify,
         };
         let opened = open(&config.path, &options)?;
-        admit(opened.weights_bytes)?;
-        let short_of_memory =
-            warn_if_short_of_memory(opened.weights_bytes, available_memory(), &opened.path);
         let metadata = opened.metadata;
         let dimensions = models::dimensions(&metadata.architecture, &metadata.config)?;
         let limit = config.max_seq_length.unwrap_or(metadata.max_seq_length);
@@ -109,20 +107,25 @@ impl Engine {
                 format!("is {limit}, this model allows 1 to {most}"),
             ));
         }
+        let tokenizer = Tokenizer::open(
+            opened.tokenizer,
+            dimensions.vocab_size,
+            limit,
+            metadata.do_lower_case,
+        )?;
+        let file = FileInfo::of(&*opened.weights, opened.path, opened.weights_bytes)?;
+        admit(file.weights_bytes)?;
+        let short_of_memory =
+            warn_if_short_of_memory(file.weights_bytes, available_memory(), &file.path);
         let model = context::load(device, &metadata, &*opened.weights, opened.compute)?;
         Ok(Self {
             maps: if model.mapped() { opened.weights.maps() } else { Vec::new() },
             model,
-            tokenizer: Tokenizer::open(
-                opened.tokenizer,
-                dimensions.vocab_size,
-                limit,
-                metadata.do_lower_case,
-            )?,
+            tokenizer,
             cache: Cache::new(config.cache),
             totals: Totals::default(),
             short_of_memory,
-            file: FileInfo::of(&*opened.weights, opened.path, opened.weights_bytes)?,
+            file,
             compute: if device == "cpu" { opened.compute } else { Compute::Float32 },
             metadata,
             dimensions,
