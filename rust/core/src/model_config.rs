@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::resident::PRELOAD_CHUNK;
 
 /// Told how far reading a model into memory has come, in bytes done and bytes in all; says whether to go on.
+/// 0 bytes in all say that nothing is known yet: so is asked who waits for another thread to open the model.
 pub type LoadMonitor<'a> = &'a mut dyn FnMut(usize, usize) -> ControlFlow<()>;
 
 /// Everything that a model is opened with, checked.
