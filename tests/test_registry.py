@@ -139,12 +139,95 @@ def test_names_need_not_be_registered(bert_folder):
 
 
 def test_a_name_stands_for_one_model(engine, bert_folder, bert_mean_folder):
+    engine.load("cls")
     engine.register("cls", bert_folder, cache_size=0)
     for model, settings in ((bert_mean_folder, {"cache_size": 0}), (bert_folder, {})):
         with pytest.raises(InvalidArgumentError, match="'cls' is already registered"):
             engine.register("cls", model, **settings)
     with pytest.raises(TypeError, match="no_such_setting"):
         engine.register("other", bert_folder, no_such_setting=1)
+    with pytest.raises(InvalidArgumentError, match="name: is empty"):
+        engine.register("", bert_folder)
+
+
+def test_a_name_can_be_registered_again_until_it_is_loaded(
+    engine, bert_folder, bert_mean_folder, texts
+):
+    engine.register("late", "no-such-model")
+    with pytest.raises(ModelNotFoundError):
+        engine.get("late")
+    engine.register("late", bert_folder, truncate_dim=1_000_000)
+    with pytest.raises(InvalidArgumentError, match="truncate_dim: 1000000; expected 1 to"):
+        engine.get("late")
+    engine.register("late", bert_folder, max_seq_length=1_000_000)
+    with pytest.raises(InvalidArgumentError, match="max_seq_length: is 1000000"):
+        engine.get("late")
+    engine.register("late", bert_folder, token="a secret")
+    engine.register("late", bert_folder, token="another")
+    before = engine.get("late")
+    assert before is engine.get("late")
+    engine.unload("late")
+    engine.register("late", bert_mean_folder)
+    assert engine.info()[1] == {
+        "name": "late",
+        "path": None,
+        "bytes": None,
+        "loaded_for": None,
+        "idle_for": None,
+    }
+    expected = Embedder(bert_mean_folder).encode(texts)
+    np.testing.assert_array_equal(engine.embed_batch("late", texts), expected)
+    with pytest.raises(InvalidArgumentError, match='"late" was registered anew'):
+        before.encode("a")
+    assert before.cache_info()["entries"] == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "name"),
+    [
+        ({"device": ""}, "device"),
+        ({"compute": "int4"}, "compute"),
+        ({"max_seq_length": 0}, "max_seq_length"),
+        ({"truncate_dim": 0}, "truncate_dim"),
+        ({"device": "cuda:0", "lock_memory": True}, "lock_memory"),
+    ],
+)
+def test_wrong_settings_are_refused_when_they_are_registered(bert_folder, settings, name):
+    engine = EmbeddingEngine()
+    with pytest.raises(InvalidArgumentError, match=f"^{name}: "):
+        engine.register("model", bert_folder, **settings)
+    assert engine.info() == []
+
+
+def test_prompts_are_those_of_the_time_of_registering(bert_folder):
+    engine = EmbeddingEngine()
+    prompts = {"b": "B: ", "a": "A: "}
+    engine.register("model", bert_folder, prompts=prompts)
+    prompts["c"] = "C: "
+    assert engine.get("model").prompts == {"a": "A: ", "b": "B: "}
+    engine.register("none", bert_folder, prompts=None)
+    assert engine.get("none").prompts == {}
+    one = shared(bert_folder, prompts={"a": "A: ", "b": "B: "})
+    assert shared(bert_folder, prompts={"b": "B: ", "a": "A: "}) is one
+    assert shared(bert_folder, prompts=None) is shared(bert_folder)
+
+
+def test_to_look_at_an_unloaded_model_loads_nothing(bert_folder):
+    engine = EmbeddingEngine()
+    engine.register("model", bert_folder, cache_size=7)
+    model = engine.get("model")
+    model.encode(["a", "b"])
+    loaded = model.cache_info()
+    assert (loaded["entries"], loaded["max_entries"]) == (2, 7)
+    shown, longest = repr(model), model.max_seq_length
+    engine.unload("model")
+    assert (repr(model), model.max_seq_length) == (shown, longest)
+    model.cache_clear()
+    assert model.cache_info() == {**loaded, "entries": 0, "bytes": 0, "hits": 0, "misses": 0}
+    assert not engine.is_loaded("model")
+    model.encode(["a", "b"])
+    model.cache_clear()
+    assert model.cache_info()["entries"] == 0
 
 
 def test_a_failed_load_is_tried_again(engine, copy_of, bert_folder):
@@ -215,6 +298,7 @@ def test_a_model_larger_than_memory_is_warned_of(bert_folder, caplog):
         ({"memory_budget": -1}, "memory_budget"),
         ({"when_full": "panic"}, "when_full"),
         ({"idle_timeout": 0}, "idle_timeout"),
+        ({"idle_timeout": 1e-9}, "idle_timeout"),
         ({"idle_timeout": -1.5}, "idle_timeout"),
         ({"idle_timeout": float("nan")}, "idle_timeout"),
         ({"num_threads": 0}, "num_threads"),

@@ -168,7 +168,8 @@ class Engine:
     def metadata(self) -> str:
         """The model's `metadata.json`."""
     def info(self) -> EngineInfo: ...
-    def cache_info(self) -> CacheInfo: ...
+    def cache_info(self) -> CacheInfo:
+        """Loads no model, as `cache_clear` does not."""
     def cache_clear(self) -> None: ...
     def totals(self) -> EncodeStats:
         """Sums over all calls of this engine."""
@@ -199,8 +200,11 @@ class EmbeddingEngine:
     @staticmethod
     def from_env() -> EmbeddingEngine: ...
     def register(self, name: str, config: ModelConfig) -> None: ...
-    def engine(self, name: str) -> Engine:
-        """A door to the model; does not load it."""
+    def engine(self, name: str, config: ModelConfig) -> Engine:
+        """A door to the model; does not load it.
+
+        Closed with an error when the name stands for another model than that of `config`.
+        """
     def load(self, name: str, on_progress: Callable[[int, int], object] | None = None) -> None: ...
     def warmup(
         self, name: str, on_progress: Callable[[int, int], object] | None = None

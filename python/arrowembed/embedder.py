@@ -111,7 +111,7 @@ class Embedder:
             cache_size=cache_size,
             cache_bytes=cache_bytes,
             max_seq_length=max_seq_length,
-            prompts=dict(prompts or {}),
+            prompts=prompts or {},
             default_prompt_name=default_prompt_name,
             truncate_dim=truncate_dim,
             local_files_only=local_files_only,
@@ -155,6 +155,7 @@ class Embedder:
         )
         info = engine.info()
         notices.short_of_memory(info)
+        self._max_seq_length = info["max_seq_length"]
         self._embedding_size = info["embedding_size"]
         self._truncate_dim = checked_dim(settings.truncate_dim, self._embedding_size)
         self._warned_of_truncation = False
@@ -479,7 +480,7 @@ class Embedder:
     @property
     def max_seq_length(self) -> int:
         """Longest input in tokens, special tokens included."""
-        return self._engine.info()["max_seq_length"]
+        return self._max_seq_length
 
     @property
     def prompts(self) -> Mapping[str, str]:
@@ -497,7 +498,7 @@ class Embedder:
         return self._path
 
     def cache_info(self) -> _core.CacheInfo:
-        """Size, limits, hits and misses of the cache of vectors."""
+        """Size, limits, hits and misses of the cache of vectors; empty for an unloaded model."""
         return self._engine.cache_info()
 
     def cache_clear(self) -> None:

@@ -1,12 +1,13 @@
 """Several models in one process: loaded when first used, unloaded when not needed.
 
 Which models are in memory is decided by the engine in Rust. Here are their names and settings, in
-dictionaries that are only ever added to by `setdefault`: that is atomic, so there is no lock that a
-fork could leave held.
+dictionaries that are only ever changed by one operation, which is atomic: so there is no lock that
+a fork could leave held.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from os import fspath
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 
@@ -40,6 +41,25 @@ class RegisteredModel(TypedDict):
     """Seconds since it was last used."""
 
 
+@dataclass(frozen=True)
+class _Registration:
+    """What a name stands for."""
+
+    model: str
+    settings: Settings
+    _embedders: list[Embedder] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def embedder(self) -> Embedder | None:
+        """The one of all threads, once the model was loaded."""
+        return self._embedders[0] if self._embedders else None
+
+    def keep(self, embedder: Embedder) -> Embedder:
+        """The one of the thread that came here first."""
+        self._embedders.append(embedder)
+        return self._embedders[0]
+
+
 class EmbeddingEngine:
     """Models by name, each loaded when it is first used, once however many threads ask at a time.
 
@@ -50,8 +70,8 @@ class EmbeddingEngine:
         memory_budget: Most bytes of weights in memory, of all models together; None is no limit.
         when_full: What happens to a model that does not fit into the budget: "refuse" raises
             `MemoryBudgetError`, "evict" unloads the least recently used ones that nobody is using.
-        idle_timeout: Seconds for which nobody has to use a model until it is unloaded; None never
-            unloads any.
+        idle_timeout: Seconds for which nobody has to use a model until it is unloaded, 0.001 or
+            more; None never unloads any.
         num_threads: As for `set_num_threads`; None leaves it.
 
     Raises:
@@ -91,14 +111,15 @@ class EmbeddingEngine:
 
     def _start(self, core: _core.EmbeddingEngine) -> None:
         self._core = core
-        self._registered: dict[str, tuple[str, Settings]] = {}
-        self._embedders: dict[str, Embedder] = {}
+        self._registered: dict[str, _Registration] = {}
 
     def register(
         self, name: str, model: str | PathLike[str] | None = None, **settings: Any
     ) -> None:
         """Names a model, which is not opened yet. To say the same again changes nothing.
 
+        A name whose model is not loaded can be registered again with another model or other
+        settings; each `Embedder` from before goes on as long as the engine would load the same.
         A name that is not registered stands for the model of that name, with default settings.
 
         Args:
@@ -107,16 +128,23 @@ class EmbeddingEngine:
             settings: The keyword arguments of `Embedder`.
 
         Raises:
-            InvalidArgumentError: Another model, or one with other settings, has the name.
+            InvalidArgumentError: A setting is outside what is allowed, or the name's model is
+                loaded and is another one or has other settings.
             TypeError: `Embedder` has no such argument.
         """
-        new = (fspath(model if model is not None else name), Settings(**settings))
+        if not name:
+            raise InvalidArgumentError("name: is empty")
+        new = _Registration(fspath(model if model is not None else name), Settings(**settings))
+        new.settings.check()
         there = self._registered.setdefault(name, new)
-        if there != new:
+        if there == new and (there.embedder or there.settings.token == new.settings.token):
+            return
+        if there != new and self.is_loaded(name):
             raise InvalidArgumentError(
-                f"name: {name!r} is already registered for {there[0]!r}, or with other settings; "
-                "choose another name"
+                f"name: {name!r} is already registered for {there.model!r}, or with other "
+                "settings, and is loaded; unload it or choose another name"
             )
+        self._registered[name] = new
 
     def get(self, name: str, *, show_progress_bar: bool | None = None) -> Embedder:
         """The model of that name, loaded if it was not.
@@ -134,22 +162,28 @@ class EmbeddingEngine:
             MemoryBudgetError: It does not fit into the memory budget.
             ModelFileError: The model's files are damaged.
         """
-        embedder = self._embedders.get(name)
-        if embedder is not None:
-            return embedder
-        model, settings = self._registered.get(name) or (name, Settings())
+        registration = self._registered.get(name) or _Registration(name, Settings())
+        if registration.embedder is not None:
+            return registration.embedder
+        model, settings = registration.model, registration.settings
         path = settings.find(model)
-        self._core.register(name, settings.config(path))
+        config = settings.config(path)
+        self._core.register(name, config)
         self._load(name, settings.preload and show_progress_bar)
-        embedder = Embedder.over(self._core.engine(name), model, path, settings)
-        self._registered.setdefault(name, (model, settings))
-        return self._embedders.setdefault(name, embedder)
+        try:
+            embedder = Embedder.over(self._core.engine(name, config), model, path, settings)
+        except InvalidArgumentError:
+            # The settings do not suit the model; others can be registered when it is not loaded.
+            self.unload(name)
+            raise
+        there = self._registered.setdefault(name, registration)
+        return (there if there == registration else registration).keep(embedder)
 
     def load(self, name: str, *, show_progress_bar: bool | None = None) -> None:
         """Loads a model, if it is not loaded. Raises what `get` raises."""
         self.get(name, show_progress_bar=show_progress_bar)
-        _, settings = self._registered[name]
-        self._load(name, settings.preload and not self.is_loaded(name) and show_progress_bar)
+        preload = self._registered[name].settings.preload
+        self._load(name, preload and not self.is_loaded(name) and show_progress_bar)
 
     def _load(self, name: str, show_progress_bar: bool | None) -> None:
         with Progress(None, show_progress_bar, unit="B") as progress:
@@ -208,6 +242,10 @@ class EmbeddingEngine:
         return [self._info_of(name, known.get(name)) for name in sorted(self._registered)]
 
     def _info_of(self, name: str, known: _core.RegisteredModel | None) -> RegisteredModel:
+        registration = self._registered[name]
+        if known is not None and known["bytes"] is None and registration.embedder is None:
+            # What the name stood for before it was registered again may be elsewhere.
+            known = None
         if known is not None:
             return {**known}
         return {"name": name, "path": None, "bytes": None, "loaded_for": None, "idle_for": None}

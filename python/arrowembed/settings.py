@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from arrowembed import _core, models
+from arrowembed.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from os import PathLike
-    from pathlib import Path
 
     from arrowembed.options import Compute
 
@@ -33,6 +34,22 @@ class Settings:
     verify: bool = False
     preload: bool = False
     lock_memory: bool = False
+
+    def __post_init__(self) -> None:
+        # A copy, so that nobody changes it, and sorted, so that equal settings also read alike.
+        object.__setattr__(self, "prompts", dict(sorted((self.prompts or {}).items())))
+
+    def check(self) -> None:
+        """Checks what can be checked without the model.
+
+        Raises:
+            InvalidArgumentError: A setting is outside what is allowed.
+        """
+        self.config(Path("not-looked-at"))
+        if self.truncate_dim is not None and self.truncate_dim < 1:
+            raise InvalidArgumentError(
+                f"truncate_dim: {self.truncate_dim}; expected 1 or more, or None"
+            )
 
     def find(self, name_or_path: str | PathLike[str]) -> Path:
         """The folder or file of a model.

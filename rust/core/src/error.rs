@@ -6,6 +6,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::registry::WhenFull;
+
 /// Result of every fallible operation of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -119,9 +121,8 @@ pub enum Error {
     /// A model would need more memory than the budget of its [`EmbeddingEngine`](crate::EmbeddingEngine) has
     /// left.
     #[error(
-        "model {name:?} needs {needed} bytes, and of the memory budget of {budget} bytes {in_use} are in use \
-         (models: {}); unload one of them, raise memory_budget, or let the least recently used be evicted",
-        list(loaded)
+        "model {name:?} needs {needed} bytes, {}",
+        no_room(*needed, *budget, *in_use, loaded, *when_full)
     )]
     MemoryBudget {
         /// Name of the model that was to be loaded.
@@ -134,6 +135,8 @@ pub enum Error {
         in_use: u64,
         /// Their names.
         loaded: Vec<String>,
+        /// What the engine does when the budget is full.
+        when_full: WhenFull,
     },
     /// The caller asked for the operation to stop.
     #[error("interrupted")]
@@ -190,6 +193,31 @@ impl Error {
     pub(crate) fn argument(name: &'static str, reason: impl Into<String>) -> Self {
         Self::InvalidArgument { name, reason: reason.into() }
     }
+}
+
+/// Why a model does not fit into the memory budget, and what helps.
+fn no_room(
+    needed: u64,
+    budget: u64,
+    in_use: u64,
+    loaded: &[String],
+    when_full: WhenFull,
+) -> String {
+    if needed > budget {
+        return format!("more than the whole memory budget of {budget} bytes; raise memory_budget");
+    }
+    let helps = match when_full {
+        WhenFull::Refuse => {
+            "unload one of them, raise memory_budget, or let the least recently used be evicted"
+        }
+        WhenFull::Evict => {
+            "to evict those that nobody is using is not enough; use fewer at a time or raise memory_budget"
+        }
+    };
+    let models = list(loaded);
+    format!(
+        "and of the memory budget of {budget} bytes {in_use} are in use (models: {models}); {helps}"
+    )
 }
 
 /// Names for a message.

@@ -183,11 +183,13 @@ fn a_budget_holds_for_all_models_together() {
     let refusing = engine(budget.clone().build().unwrap());
     refusing.embed("bert", "text").unwrap();
     let error = refusing.embed("bert-mean", "text").unwrap_err();
-    let Error::MemoryBudget { name, needed, budget: all, in_use, loaded } = &error else {
+    let Error::MemoryBudget { name, needed, budget: all, in_use, loaded, when_full } = &error
+    else {
         panic!("{error:?}")
     };
     assert_eq!((&**name, *needed, *all, *in_use), ("bert-mean", other, one + other - 1, one));
-    assert_eq!(loaded, &["bert"]);
+    assert_eq!((&**loaded, *when_full), (&["bert".to_owned()][..], WhenFull::Refuse));
+    assert!(error.to_string().ends_with("or let the least recently used be evicted"), "{error}");
     assert!(refusing.is_loaded("bert"));
 
     let evicting = engine(budget.when_full(WhenFull::Evict).build().unwrap());
@@ -196,6 +198,26 @@ fn a_budget_holds_for_all_models_together() {
         assert_eq!(evicting.info().iter().filter(|model| model.bytes.is_some()).count(), 1);
         assert!(evicting.is_loaded(name));
     }
+    let _used = evicting.load("bert").unwrap();
+    let error = evicting.load("bert-mean").unwrap_err().to_string();
+    assert!(error.contains("use fewer at a time or raise memory_budget"), "{error}");
+
+    let small = engine(EngineConfig::builder().memory_budget(one - 1).build().unwrap());
+    let error = small.load("bert").unwrap_err().to_string();
+    assert!(error.ends_with("bytes; raise memory_budget"), "{error}");
+}
+
+#[test]
+fn a_model_that_cannot_be_opened_evicts_nobody() {
+    let one = config(model("bert")).open().unwrap().weights_bytes();
+    let budget = EngineConfig::builder().memory_budget(one).when_full(WhenFull::Evict);
+    let engine = engine(budget.build().unwrap());
+    let too_long = ModelConfig::builder().path(model("bert")).cache_dir(UNPACKED.path());
+    engine.register("wrong", too_long.max_seq_length(1 << 30).build().unwrap()).unwrap();
+    engine.load("bert").unwrap();
+    let error = engine.load("wrong").unwrap_err().to_string();
+    assert!(error.starts_with("max_seq_length: is "), "{error}");
+    assert!(engine.is_loaded("bert"));
 }
 
 #[test]
@@ -217,10 +239,35 @@ fn a_name_stands_for_one_model() {
     let engine = engine(EngineConfig::default());
     engine.register("bert", config(model("bert"))).unwrap();
     assert_eq!(engine.names().len(), 2);
-    let error = engine.register("bert", config(model("bert-mean"))).unwrap_err().to_string();
-    assert!(error.starts_with("name: \"bert\" is already registered for "), "{error}");
+    let held = engine.load("bert").unwrap();
+    let refused = || {
+        let error = engine.register("bert", config(model("bert-mean"))).unwrap_err().to_string();
+        assert!(error.starts_with("name: \"bert\" is already registered for "), "{error}");
+    };
+    refused();
+    // What someone still uses would be back when it is asked for.
+    assert!(engine.unload("bert"));
+    refused();
+    drop(held);
     let error = engine.register("", config(model("bert"))).unwrap_err().to_string();
     assert_eq!(error, "name: is empty");
+}
+
+#[test]
+fn a_name_can_be_registered_again_until_it_is_loaded() {
+    let engine = engine(EngineConfig::default());
+    let nowhere = config("no/such/model");
+    engine.register("late", nowhere.clone()).unwrap();
+    assert_eq!(engine.load("late").unwrap_err().code(), "model_not_found");
+    engine.register("late", config(model("bert"))).unwrap();
+    assert_eq!(engine.names(), ["bert", "bert-mean", "late"]);
+    assert_eq!(engine.info()[2].path, model("bert"));
+    let of_nowhere = engine.load_registered("late", &nowhere, None).unwrap_err();
+    assert!(of_nowhere.to_string().contains("\"late\" was registered anew"), "{of_nowhere}");
+    assert!(!engine.is_loaded("late") && engine.peek("late", &config(model("bert"))).is_none());
+    let late = engine.load_registered("late", &config(model("bert")), None).unwrap();
+    assert!(Arc::ptr_eq(&engine.peek("late", &config(model("bert"))).unwrap(), &late));
+    assert!(engine.peek("late", &nowhere).is_none());
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::thread;
 
-use arrowembed::EncodeStats;
+use arrowembed::{EncodeStats, Engine as Core};
 use numpy::PyArray2;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -81,11 +81,11 @@ impl Engine {
         let options = Options { prompt, pooling, normalize, truncate_dim, max_texts, truncate };
         let options = options.read(py)?;
         let texts = self::texts(texts)?;
-        let (engine, mut monitor) = (self.0.hold(py)?, Monitor::new(on_progress));
-        let result = py.detach(|| {
+        let mut monitor = Monitor::new(on_progress);
+        let result = self.0.with(py, |engine| {
             let mut ask = |finished: usize| monitor.ask((finished,));
             engine.encode_with(&texts, &options, Some(&mut ask))
-        });
+        })?;
         let embeddings = monitor.result(py, result)?;
         let (rows, dim, stats) = (embeddings.len(), embeddings.dim(), embeddings.stats());
         Ok((array(py, rows, dim, embeddings.into_vec())?, dict(py, stats)?))
@@ -108,11 +108,11 @@ impl Engine {
         let options = Options { prompt, pooling, normalize, truncate_dim, max_texts, truncate };
         let options = options.read(py)?;
         let texts = self::texts(texts)?;
-        let (engine, mut monitor) = (self.0.hold(py)?, Monitor::new(on_progress));
-        let result = py.detach(|| {
+        let mut monitor = Monitor::new(on_progress);
+        let result = self.0.with(py, |engine| {
             let mut ask = |finished: usize| monitor.ask((finished,));
             engine.encode_tokens_with(&texts, &options, Some(&mut ask))
-        });
+        })?;
         let embeddings = monitor.result(py, result)?;
         let (dim, stats) = (embeddings.dim(), embeddings.stats());
         let matrices = embeddings.into_texts().into_iter();
@@ -138,11 +138,11 @@ impl Engine {
         let options = Options { prompt, pooling, normalize, truncate_dim, max_texts, truncate };
         let options = options.read(py)?;
         let column = TextColumn::import(column)?;
-        let (engine, mut monitor) = (self.0.hold(py)?, Monitor::new(None));
-        let result = py.detach(|| {
+        let mut monitor = Monitor::new(None);
+        let result = self.0.with(py, |engine| {
             let mut ask = |finished: usize| monitor.ask((finished,));
             engine.encode_with(&column.texts(), &options, Some(&mut ask))
-        });
+        })?;
         let embeddings = monitor.result(py, result)?;
         let stats = dict(py, embeddings.stats())?;
         Ok((column.vectors(embeddings)?, stats))
@@ -158,11 +158,11 @@ impl Engine {
     ) -> PyResult<Vec<Tokens>> {
         let options = arrowembed::EncodeOptions::new().prompt(prompt).truncate(truncate);
         let texts = self::texts(texts)?;
-        let (engine, mut monitor) = (self.0.hold(py)?, Monitor::new(None));
-        let result = py.detach(|| {
+        let mut monitor = Monitor::new(None);
+        let result = self.0.with(py, |engine| {
             let mut ask = |finished: usize| monitor.ask((finished,));
             engine.tokenize(&texts, &options, Some(&mut ask))
-        });
+        })?;
         let tokens = monitor.result(py, result)?;
         Ok(tokens.into_iter().map(|t| (t.ids, t.type_ids, t.full_length)).collect())
     }
@@ -171,17 +171,17 @@ impl Engine {
     fn decode(&self, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
         let py = ids.py();
         let ids: Vec<u32> = in_range("ids", ids, u32::MAX.into())?;
-        let engine = self.0.hold(py)?;
-        py.detach(|| engine.decode(&ids, skip_special_tokens)).raise(py)
+        self.0.with(py, |engine| engine.decode(&ids, skip_special_tokens))?.raise(py)
     }
 
     fn metadata(&self, py: Python<'_>) -> PyResult<String> {
-        serde_json::to_string_pretty(self.0.hold(py)?.metadata())
+        self.0
+            .with(py, |engine| serde_json::to_string_pretty(engine.metadata()))?
             .map_err(|e| pyo3::exceptions::PyValueError::new_err(e.to_string()))
     }
 
     fn info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let info = self.0.hold(py)?.info().raise(py)?;
+        let info = self.0.with(py, Core::info)?.raise(py)?;
         let dict = PyDict::new(py);
         dict.set_item("path", info.path.to_string_lossy())?;
         dict.set_item("weights_bytes", info.weights_bytes)?;
@@ -203,7 +203,7 @@ impl Engine {
     }
 
     fn cache_info<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let info = self.0.hold(py)?.cache_info();
+        let info = self.0.cache_info(py);
         let dict = PyDict::new(py);
         dict.set_item("entries", info.entries)?;
         dict.set_item("bytes", info.bytes)?;
@@ -214,13 +214,12 @@ impl Engine {
         Ok(dict)
     }
 
-    fn cache_clear(&self, py: Python<'_>) -> PyResult<()> {
-        self.0.hold(py)?.cache_clear();
-        Ok(())
+    fn cache_clear(&self, py: Python<'_>) {
+        self.0.cache_clear(py);
     }
 
     fn totals<'py>(&self, py: Python<'py>) -> PyResult<Stats<'py>> {
-        dict(py, self.0.hold(py)?.totals())
+        dict(py, self.0.with(py, Core::totals)?)
     }
 }
 

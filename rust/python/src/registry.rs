@@ -56,9 +56,14 @@ impl EmbeddingEngine {
         self.0.register(name, config.0.clone()).raise(py)
     }
 
-    /// A door to a model, which is loaded when something is asked of it.
-    fn engine(&self, name: &str) -> Engine {
-        Engine::of(Source::Registered { engines: Arc::clone(&self.0), name: name.to_owned() })
+    /// A door to a model, which is loaded when something is asked of it; closed when the name stands for another
+    /// model than that of `config`.
+    fn engine(&self, name: &str, config: &ModelConfig) -> Engine {
+        Engine::of(Source::Registered {
+            engines: Arc::clone(&self.0),
+            name: name.to_owned(),
+            config: config.0.clone(),
+        })
     }
 
     #[pyo3(signature = (name, on_progress=None))]

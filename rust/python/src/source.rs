@@ -1,55 +1,67 @@
 //! Where the engine behind a Python object comes from.
 
-use std::ops::Deref;
 use std::sync::Arc;
 
-use arrowembed::EmbeddingEngine;
+use arrowembed::{CacheInfo, EmbeddingEngine, Engine, ModelConfig};
 use pyo3::prelude::*;
 
 use crate::monitor::Monitor;
 
 /// An engine, or the name of one that is loaded whenever something is asked of it.
 pub(crate) enum Source {
-    Own(Arc<arrowembed::Engine>),
-    Registered { engines: Arc<EmbeddingEngine>, name: String },
+    Own(Arc<Engine>),
+    Registered { engines: Arc<EmbeddingEngine>, name: String, config: ModelConfig },
 }
 
 impl Source {
-    /// The engine, for as long as the result lives.
-    pub(crate) fn hold(&self, py: Python<'_>) -> PyResult<Held<'_>> {
-        let engine = match self {
-            Self::Own(engine) => Arc::clone(engine),
-            Self::Registered { engines, name } => {
-                let mut monitor = Monitor::new(None);
-                let loaded = py.detach(|| {
-                    let mut ask = |done: usize, all: usize| monitor.ask((done, all));
-                    engines.load_with(name, Some(&mut ask))
-                });
-                monitor.result(py, loaded)?
-            }
+    /// What `work` makes of the engine, without the GIL. That is also how the engine is let go: the last who
+    /// holds it after it was unloaded unmaps its files.
+    pub(crate) fn with<T: Send>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce(&Engine) -> T + Send,
+    ) -> PyResult<T> {
+        let (engines, name, config) = match self {
+            Self::Own(engine) => return Ok(py.detach(|| work(engine))),
+            Self::Registered { engines, name, config } => (engines, name, config),
         };
-        Ok(Held { engine, source: self })
-    }
-}
-
-/// An engine in use.
-pub(crate) struct Held<'a> {
-    engine: Arc<arrowembed::Engine>,
-    source: &'a Source,
-}
-
-impl Deref for Held<'_> {
-    type Target = arrowembed::Engine;
-
-    fn deref(&self) -> &Self::Target {
-        &self.engine
-    }
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        if let Source::Registered { engines, name } = self.source {
+        let mut monitor = Monitor::new(None);
+        let result = py.detach(|| {
+            let mut ask = |done: usize, all: usize| monitor.ask((done, all));
+            let engine = engines.load_registered(name, config, Some(&mut ask))?;
+            let result = work(&engine);
+            drop(engine);
             engines.touch(name);
-        }
+            Ok(result)
+        });
+        monitor.result(py, result)
+    }
+
+    /// What the cache holds; nothing if the model is not loaded.
+    pub(crate) fn cache_info(&self, py: Python<'_>) -> CacheInfo {
+        let (engines, name, config) = match self {
+            Self::Own(engine) => return engine.cache_info(),
+            Self::Registered { engines, name, config } => (engines, name, config),
+        };
+        py.detach(|| match engines.peek(name, config) {
+            Some(engine) => engine.cache_info(),
+            None => CacheInfo {
+                max_entries: config.cache().entries,
+                max_bytes: config.cache().bytes,
+                ..CacheInfo::default()
+            },
+        })
+    }
+
+    /// Empties the cache, which is empty if the model is not loaded.
+    pub(crate) fn cache_clear(&self, py: Python<'_>) {
+        py.detach(|| match self {
+            Self::Own(engine) => engine.cache_clear(),
+            Self::Registered { engines, name, config } => {
+                if let Some(engine) = engines.peek(name, config) {
+                    engine.cache_clear();
+                }
+            }
+        });
     }
 }

@@ -10,6 +10,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -59,6 +60,7 @@ pub struct EmbeddingEngine {
     pool: Pool<Engine>,
 }
 
+/// A name may be registered several times; the newest counts.
 struct Registered {
     name: String,
     config: ModelConfig,
@@ -99,32 +101,42 @@ impl EmbeddingEngine {
         Ok(Self { models: Names::new(), pool: Pool::new(config, clock) })
     }
 
-    /// Names a model, which is not opened yet. To say the same again changes nothing.
+    /// Names a model, which is not opened yet. A name that is there already then stands for this model; to say
+    /// the same again changes nothing.
     ///
     /// # Errors
-    /// [`Error::InvalidArgument`] if another model has the name, or the name is empty.
+    /// [`Error::InvalidArgument`] if the model of that name is in memory or being loaded, and was registered with
+    /// other settings; or if the name is empty.
     pub fn register(&self, name: impl Into<String>, config: ModelConfig) -> Result<()> {
         let registered = Registered { name: name.into(), config };
         if registered.name.is_empty() {
             return Err(Error::argument("name", "is empty"));
         }
-        match self.models.add(registered, |there, new| there.name == new.name) {
-            Some((there, new)) if there.config != new.config => {
+        let name = registered.name.clone();
+        // A load reads the settings once it is known to be under way, so it has those or is seen here.
+        self.pool.while_known(&name, |in_memory| match self.newest(&name) {
+            Some(there) if there.config == registered.config => Ok(()),
+            Some(there) if in_memory => {
                 let reason = format!(
-                    "{:?} is already registered for {} with other settings; choose another name",
-                    there.name,
+                    "{name:?} is already registered for {} with other settings, and is loaded; unload it \
+                     and let those who use it finish, or choose another name",
                     there.config.path().display()
                 );
                 Err(Error::argument("name", reason))
             }
-            _ => Ok(()),
-        }
+            _ => {
+                self.models.add(registered);
+                Ok(())
+            }
+        })
     }
 
-    /// The names of all models, in the order in which they were registered.
+    /// The names of all models, in the order in which they were first registered.
     pub fn names(&self) -> Vec<&str> {
         let mut names: Vec<_> = self.models.iter().map(|model| model.name.as_str()).collect();
         names.reverse();
+        let mut seen = HashSet::new();
+        names.retain(|&name| seen.insert(name));
         names
     }
 
@@ -143,13 +155,46 @@ impl EmbeddingEngine {
     /// [`Error::InvalidArgument`] for a name that is not registered, [`Error::MemoryBudget`] if there is no room
     /// for the model, [`Error::Interrupted`] if the monitor says so, and whatever may be wrong with the model.
     pub fn load_with(&self, name: &str, monitor: Option<LoadMonitor<'_>>) -> Result<Arc<Engine>> {
-        let config = &self.registered(name)?.config;
+        self.registered(name)?;
         self.pool.get(name, monitor, |monitor, admit| {
+            // Not before: until it is known that this is under way, the name can be registered anew.
+            let config = &self.registered(name)?.config;
             let engine = Engine::open_admitted(config, admit)?;
             config.make_resident(&engine, Some(monitor))?;
             let bytes = engine.weights_bytes();
             Ok((engine, bytes))
         })
+    }
+
+    /// The same, for those who rely on the settings that they registered.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] if the name stands for another model or other settings by now.
+    pub fn load_registered(
+        &self,
+        name: &str,
+        config: &ModelConfig,
+        monitor: Option<LoadMonitor<'_>>,
+    ) -> Result<Arc<Engine>> {
+        let unchanged = || match self.registered(name)? {
+            there if there.config == *config => Ok(()),
+            _ => {
+                let reason =
+                    "was registered anew, with another model or other settings; get it again";
+                Err(Error::argument("model", format!("{name:?} {reason}")))
+            }
+        };
+        unchanged()?;
+        let engine = self.load_with(name, monitor)?;
+        // What is held cannot be registered anew, so these are the settings that it was loaded with.
+        unchanged()?;
+        Ok(engine)
+    }
+
+    /// A model if it is in memory with these settings. Loads none and counts as no use.
+    pub fn peek(&self, name: &str, config: &ModelConfig) -> Option<Arc<Engine>> {
+        let engine = self.pool.peek(name)?;
+        self.newest(name).filter(|there| there.config == *config).map(|_| engine)
     }
 
     /// Says that a model was used until now, for those who hold it from [`load`](Self::load).
@@ -256,11 +301,10 @@ impl EmbeddingEngine {
         Ok(())
     }
 
-    /// How each model stands, in the order in which they were registered. Loads none and counts as no use.
+    /// How each model stands, in the order in which they were first registered. Loads none and counts as no use.
     pub fn info(&self) -> Vec<RegisteredModel> {
-        let mut models: Vec<_> = self.models.iter().map(|model| self.info_of(model)).collect();
-        models.reverse();
-        models
+        let models = self.names().into_iter().filter_map(|name| self.newest(name));
+        models.map(|model| self.info_of(model)).collect()
     }
 
     fn info_of(&self, model: &Registered) -> RegisteredModel {
@@ -274,8 +318,12 @@ impl EmbeddingEngine {
         }
     }
 
+    fn newest(&self, name: &str) -> Option<&Registered> {
+        self.models.iter().find(|model| model.name == name)
+    }
+
     fn registered(&self, name: &str) -> Result<&Registered> {
-        self.models.iter().find(|model| model.name == name).ok_or_else(|| {
+        self.newest(name).ok_or_else(|| {
             let known = self.names().join(", ");
             let known = if known.is_empty() { "none".to_owned() } else { known };
             Error::argument("model", format!("{name:?} is not registered; registered are {known}"))

@@ -125,6 +125,17 @@ impl<M: Send + Sync + 'static> Pool<M> {
         unloaded.is_some()
     }
 
+    /// A model that is in memory, even if it was unloaded and someone still uses it. Counts as no use.
+    pub(crate) fn peek(&self, name: &str) -> Option<Arc<M>> {
+        self.shared().lock().peek(name)
+    }
+
+    /// What `act` makes of whether a model is in memory or on its way there, which does not change meanwhile.
+    pub(crate) fn while_known<T>(&self, name: &str, act: impl FnOnce(bool) -> T) -> T {
+        let state = self.shared().lock();
+        act(state.is_here(name))
+    }
+
     /// What is known of a model, if it is loaded.
     pub(crate) fn in_memory(&self, name: &str) -> Option<InMemory> {
         self.shared().lock().in_memory(name, (self.clock)())

@@ -175,7 +175,14 @@ impl<M> State<M> {
             }
             if left.saturating_add(needed) > budget {
                 let (name, loaded) = (name.to_owned(), self.names_in_memory());
-                return Err(Error::MemoryBudget { name, needed, budget, in_use, loaded });
+                return Err(Error::MemoryBudget {
+                    name,
+                    needed,
+                    budget,
+                    in_use,
+                    loaded,
+                    when_full,
+                });
             }
             evicted.extend(go.into_iter().filter_map(|name| self.unload(&name)));
         }
@@ -229,6 +236,24 @@ impl<M> State<M> {
             loaded_for: now.saturating_duration_since(loaded.since),
             idle_for: now.saturating_duration_since(loaded.used),
         })
+    }
+
+    /// A model that is in memory, even if it was unloaded and someone still uses it.
+    pub(crate) fn peek(&self, name: &str) -> Option<Arc<M>> {
+        match self.slots.get(name)? {
+            Slot::Loaded(loaded) => Some(Arc::clone(&loaded.model)),
+            Slot::Unloaded { model, .. } => model.upgrade(),
+            Slot::Loading { .. } => None,
+        }
+    }
+
+    /// Whether a model is in memory or on its way there.
+    pub(crate) fn is_here(&self, name: &str) -> bool {
+        match self.slots.get(name) {
+            Some(Slot::Loading { .. } | Slot::Loaded(_)) => true,
+            Some(Slot::Unloaded { model, .. }) => model.strong_count() > 0,
+            None => false,
+        }
     }
 
     /// Models that nobody is using, the least recently used one first, with their bytes.

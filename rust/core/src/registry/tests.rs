@@ -179,6 +179,14 @@ fn a_full_budget_refuses_and_says_by_what_it_is_full() {
     assert_eq!(pool.get("d", None, sized(4, 1)).unwrap_err().code(), "memory_budget");
     assert!(pool.unload("a"));
     assert_eq!(*pool.get("d", None, sized(4, 60)).unwrap(), 4);
+    // Neither does what fails after there was room for it.
+    assert!(pool.unload("d"));
+    let fails = pool.get("e", None, |_, admit| {
+        admit(60)?;
+        Err(Error::config("field", "damaged"))
+    });
+    assert_eq!(fails.unwrap_err().code(), "invalid_config");
+    assert_eq!(*pool.get("d", None, sized(4, 60)).unwrap(), 4);
     let error = pool.get("e", None, sized(5, u64::MAX)).unwrap_err();
     assert_eq!(error.code(), "memory_budget");
 }
