@@ -576,7 +576,8 @@ def _reopen(name: str, path: str, settings: dict[str, Any]) -> Embedder:
 
 def _dtype(meant: str, stored: Mapping[str, int]) -> str:
     """What weights were meant to be stored in, or what a GGUF file has, the most frequent first."""
-    if meant in stored:
+    # Other files have float32 norms, whatever arithmetic their matrices were made for.
+    if "float32" in stored:
         return meant
     kinds = sorted(stored, key=lambda kind: -stored[kind])
     # Norms and biases are floats in every file.

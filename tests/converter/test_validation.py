@@ -17,7 +17,13 @@ from arrowembed.errors import InvalidArgumentError, MissingDependencyError, Mode
 from arrowembed_converter import peers
 from arrowembed_converter.conversion import convert_model
 from arrowembed_converter.reference import Reference
-from arrowembed_converter.validation import TOLERANCES, agreement, read_texts, validate_model
+from arrowembed_converter.validation import (
+    TOLERANCES,
+    agreement,
+    read_texts,
+    tolerance_of,
+    validate_model,
+)
 from arrowembed_converter.validation_texts import TEXTS
 
 
@@ -38,6 +44,20 @@ def test_the_real_model(tmp_path: Path, dtype: Any) -> None:
     assert result.passed
     # The tolerance is not so wide that it would pass another dtype's errors.
     assert dtype == "float32" or result.reference.worst > TOLERANCES["float32"]
+
+
+def test_gguf_files_have_tolerances_of_their_own(command: Command, bert: Path) -> None:
+    file = bert.parents[1] / "gguf" / "bert-F16.gguf"
+    assert "(F16 weights" in command("validate", file, "--source", bert).stdout
+    assert tolerance_of("F32") == TOLERANCES["float32"]
+    assert tolerance_of("F16") == TOLERANCES["float16"]
+    assert tolerance_of("Q4_K, Q6_K") > TOLERANCES["int8"]
+
+
+def test_the_source_of_another_model_is_refused(bert: Path) -> None:
+    file = bert.parents[1] / "gguf" / "bert-256-Q8_0.gguf"
+    with pytest.raises(InvalidArgumentError, match="have 64 numbers, those of the model 256"):
+        validate_model(str(file), source=str(bert))
 
 
 def test_arithmetic_chosen_when_opened(bert: Path, command: Command, tmp_path: Path) -> None:

@@ -24,6 +24,11 @@ from arrowembed_converter.validation_texts import TEXTS
 TOLERANCES = {"float32": 1e-9, "float16": 1e-5, "bfloat16": 1e-4, "int16": 1e-4, "int8": 2e-2}
 """Largest 1 - cosine for weights stored in a dtype, and for arithmetic in it."""
 
+GGUF_TOLERANCES = {"F32": 1e-9, "F16": 1e-5, "BF16": 1e-4}
+"""The same for a GGUF file's types."""
+BLOCKS_TOLERANCE = 5e-2
+"""For all others of its types: blocks of integers."""
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -146,6 +151,11 @@ def validate_model(
         except UnsupportedReferenceError as error:
             raise UnsupportedModelError(str(error)) from error
         expected = reference.encode(texts)
+        if expected.shape[1] != embedder.dimension:
+            raise InvalidArgumentError(
+                f"vectors of {original} have {expected.shape[1]} numbers, those of the model "
+                f"{embedder.dimension}: it was not made from it"
+            )
         tokens = [reference.tokenize(text) for text in texts]
         peer = peers.load(against, str(folder)).encode(list(texts)) if against is not None else None
     # An empty prompt: the reference knows of none.
@@ -153,7 +163,7 @@ def validate_model(
     ids = embedder.tokenize(list(texts), prompt="")["input_ids"]
     dtype, arithmetic = info["dtype"], info["compute"]
     if tolerance is None:
-        tolerance = max(TOLERANCES[dtype], TOLERANCES[arithmetic])
+        tolerance = max(TOLERANCES[arithmetic], tolerance_of(dtype))
     return Validation(
         model=info["path"],
         dtype=dtype,
@@ -225,3 +235,9 @@ def _token_line(different: list[int]) -> str:
     if not different:
         return "token ids are the same in all texts"
     return f"token ids DIFFER in texts {', '.join(map(str, different))}"
+
+
+def tolerance_of(dtypes: str) -> float:
+    """For weights as `info` tells how they are stored: a dtype, or a GGUF file's types."""
+    known = TOLERANCES | GGUF_TOLERANCES
+    return max(known.get(dtype, BLOCKS_TOLERANCE) for dtype in dtypes.split(", "))
