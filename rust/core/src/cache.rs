@@ -9,6 +9,7 @@ use lru::LruCache;
 
 use crate::pool::{Normalize, Pooling};
 use crate::process::PerProcess;
+use crate::tokenize::Tokens;
 
 /// How much a cache may hold; `None` is no limit, 0 switches the cache off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,6 +66,12 @@ pub(crate) struct Entry {
     pub tokens: usize,
     /// Number of tokens before truncation.
     pub full_length: usize,
+}
+
+impl Entry {
+    pub(crate) fn new(vector: &[f32], tokens: &Tokens) -> Self {
+        Self { vector: vector.into(), tokens: tokens.ids.len(), full_length: tokens.full_length }
+    }
 }
 
 /// What an entry costs beside its key and vector: hash table, links, allocator.

@@ -138,6 +138,30 @@ pub enum Error {
         /// What the engine does when the budget is full.
         when_full: WhenFull,
     },
+    /// No more may wait in the queue of a [`Scheduler`](crate::Scheduler).
+    #[error(
+        "the queue is full: {texts} texts of about {tokens} tokens wait, at most {max_texts} and {max_tokens} \
+         may; ask again later"
+    )]
+    QueueFull {
+        /// Texts that wait.
+        texts: usize,
+        /// Most texts that may.
+        max_texts: usize,
+        /// Their tokens, roughly.
+        tokens: usize,
+        /// Most tokens that may wait.
+        max_tokens: usize,
+    },
+    /// A [`Scheduler`](crate::Scheduler) was drained and takes no more requests.
+    #[error("the scheduler was shut down and takes no more texts")]
+    Closed,
+    /// A computation panicked, which is a fault of this library.
+    #[error("internal error, please report it: {reason}")]
+    Internal {
+        /// What the panic said.
+        reason: String,
+    },
     /// The caller asked for the operation to stop.
     #[error("interrupted")]
     Interrupted,
@@ -172,6 +196,9 @@ impl Error {
             Self::NonFinite { .. } => "non_finite",
             Self::OutOfMemory { .. } => "out_of_memory",
             Self::MemoryBudget { .. } => "memory_budget",
+            Self::QueueFull { .. } => "queue_full",
+            Self::Closed => "closed",
+            Self::Internal { .. } => "internal",
             Self::Interrupted => "interrupted",
             Self::Device { .. } => "device",
         }

@@ -28,7 +28,8 @@
 //! 4. `pool`: token vectors to one vector, normalised.
 //!
 //! `engine` puts these together; `threads` decides how many threads compute; `open`, `weights` and
-//! [`convert()`] are about files, and `registry` is for many models in one process.
+//! [`convert()`] are about files, `registry` is for many models in one process and
+//! `scheduler` for many callers at once.
 
 pub(crate) mod cache;
 pub(crate) mod compute;
@@ -60,6 +61,7 @@ pub(crate) mod process;
 mod registry;
 pub(crate) mod repeated;
 mod resident;
+mod scheduler;
 pub(crate) mod threads;
 pub(crate) mod tokenize;
 pub(crate) mod unpack;
@@ -92,6 +94,7 @@ pub use options::EncodeOptions;
 pub use pool::{Normalize, Pooling};
 pub use precision::{Precision, Quantized, Ranges, quantize};
 pub use registry::{EmbeddingEngine, EngineConfig, EngineConfigBuilder, RegisteredModel, WhenFull};
+pub use scheduler::{QueueInfo, QueueLimits, Scheduled, Scheduler, Submitted, Ticket};
 pub use threads::{Monitor, num_threads, set_num_threads};
 pub use tokenize::Tokens;
 pub use weights::arrow::ArrowFile;

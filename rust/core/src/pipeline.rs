@@ -21,6 +21,7 @@ const BRIEF: usize = 1 << 18;
 const TEXTS_PER_JOB: usize = 16;
 
 /// A call's options with the model's own ways filled in.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Request<'a> {
     /// Position of the window's first text in the caller's input.
     pub(crate) start: usize,
@@ -28,6 +29,19 @@ pub(crate) struct Request<'a> {
     pub(crate) variant: Variant,
     pub(crate) max_texts: usize,
     pub(crate) truncate: bool,
+}
+
+impl<'a> Request<'a> {
+    /// Options whose `variant` is known.
+    pub(crate) fn new(options: &'a EncodeOptions, variant: Variant) -> Self {
+        Self {
+            start: 0,
+            prompt: &options.prompt,
+            variant,
+            max_texts: options.max_texts.unwrap_or(usize::MAX),
+            truncate: options.truncate,
+        }
+    }
 }
 
 impl Engine {
@@ -50,9 +64,7 @@ impl Engine {
         let mut rows: Vec<_> = out.chunks_exact_mut(dim).map(Some).collect();
         let rows = computed.iter().filter_map(|&position| rows[position].take()).collect();
         let write = |i: usize, row: &mut [f32], hidden: &[f32]| {
-            let Variant { pooling, normalize, skip, .. } = request.variant;
-            self.pool(pooling, hidden, skip, row)?;
-            normalize.apply(row);
+            self.vector(request, hidden, row)?;
             let position = computed[i];
             finite(row, request.start + position)?;
             Ok(repeated.times[position])
@@ -63,12 +75,21 @@ impl Engine {
         for (&position, tokens) in computed.iter().zip(&tokens) {
             stats.add(repeated.times[position], tokens.ids.len(), tokens.full_length);
         }
-        for (position, &first) in repeated.first.iter().enumerate() {
-            if first != position {
-                out.copy_within(first * dim..(first + 1) * dim, position * dim);
-            }
-        }
+        repeated.copy_rows(out, dim);
         Ok(stats)
+    }
+
+    /// The vector that the tokens of a text make.
+    pub(crate) fn vector(
+        &self,
+        request: &Request<'_>,
+        hidden: &[f32],
+        out: &mut [f32],
+    ) -> Result<()> {
+        let Variant { pooling, normalize, skip, .. } = request.variant;
+        self.pool(pooling, hidden, skip, out)?;
+        normalize.apply(out);
+        Ok(())
     }
 
     /// The first dimensions of the vector that the tokens of a text make.
@@ -109,22 +130,17 @@ impl Engine {
         } else {
             self.tokenizer.prompt_length(&options.prompt)?
         };
-        Ok(Request {
-            start: 0,
-            prompt: &options.prompt,
-            variant: Variant {
-                pooling: options.pooling.unwrap_or(self.metadata.pooling),
-                normalize: options.normalize.unwrap_or(self.metadata.normalize),
-                dim,
-                skip,
-            },
-            max_texts: options.max_texts.unwrap_or(usize::MAX),
-            truncate: options.truncate,
-        })
+        let variant = Variant {
+            pooling: options.pooling.unwrap_or(self.metadata.pooling),
+            normalize: options.normalize.unwrap_or(self.metadata.normalize),
+            dim,
+            skip,
+        };
+        Ok(Request::new(options, variant))
     }
 
     /// Copies what the cache has to its rows and returns the positions of the texts to compute.
-    fn look_up<S: AsRef<str>>(
+    pub(crate) fn look_up<S: AsRef<str>>(
         &self,
         texts: &[S],
         repeated: &Repeated,
@@ -164,11 +180,7 @@ impl Engine {
         let dim = request.variant.dim;
         let Some(mut table) = self.cache.lock() else { return };
         for (&position, tokens) in computed.iter().zip(tokens) {
-            let entry = Entry {
-                vector: out[position * dim..(position + 1) * dim].into(),
-                tokens: tokens.ids.len(),
-                full_length: tokens.full_length,
-            };
+            let entry = Entry::new(&out[position * dim..(position + 1) * dim], tokens);
             table.insert(request.variant, request.prompt, texts[position].as_ref(), entry);
         }
     }
@@ -190,12 +202,22 @@ impl Engine {
         let bytes: usize = positions.iter().map(|&position| texts[position].as_ref().len()).sum();
         threads::for_each(jobs, monitor, bytes < BRIEF, |(positions, tokens)| {
             for (&position, tokens) in positions.iter().zip(tokens) {
-                let text = texts[position].as_ref();
-                *tokens = self.tokenizer.encode(request.prompt, text, request.start + position)?;
-                self.check_length(tokens.full_length, request, position)?;
+                *tokens = self.tokens_of(texts[position].as_ref(), request, position)?;
             }
             Ok(0)
         })?;
+        Ok(tokens)
+    }
+
+    /// Tokenizes one text.
+    pub(crate) fn tokens_of(
+        &self,
+        text: &str,
+        request: &Request<'_>,
+        position: usize,
+    ) -> Result<Tokens> {
+        let tokens = self.tokenizer.encode(request.prompt, text, request.start + position)?;
+        self.check_length(tokens.full_length, request, position)?;
         Ok(tokens)
     }
 

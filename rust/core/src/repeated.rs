@@ -21,6 +21,15 @@ impl Repeated {
         });
         Self { first: first.collect(), times }
     }
+
+    /// Copies the row of each first one, `dim` long, to the others with the same text.
+    pub(crate) fn copy_rows(&self, rows: &mut [f32], dim: usize) {
+        for (position, &first) in self.first.iter().enumerate() {
+            if first != position {
+                rows.copy_within(first * dim..(first + 1) * dim, position * dim);
+            }
+        }
+    }
 }
 
 #[cfg(test)]

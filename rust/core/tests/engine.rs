@@ -17,7 +17,8 @@ use common::{bits, expected, largest_difference, model, texts};
 use proptest::prelude::*;
 
 /// Where the tests unpack their models.
-static UNPACKED: LazyLock<tempfile::TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
+static UNPACKED: LazyLock<tempfile::TempDir> =
+    LazyLock::new(|| tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap());
 
 fn open(name: &str, limits: CacheLimits) -> Engine {
     Engine::builder().cache(limits).cache_dir(UNPACKED.path()).open(model(name)).unwrap()
