@@ -14,7 +14,7 @@ use super::super::simd::{LANES, Simd};
 use super::super::views::{Rows, RowsMut, expect_shapes};
 use super::Amx;
 use super::products::{Block, Operands, Output, bfloat16_product};
-use super::tiles::{Next, STEP, Scratch, TILE_ROWS, Tile};
+use super::tiles::{Next, STEP, Scratch, TILE_ROWS, Tile, whole_line};
 
 /// Steps at a time: so many tiles of two panels stay in the first-level cache while the rows pass by.
 const STEPS: usize = 6;
@@ -91,12 +91,7 @@ impl Tile {
     #[inline(always)]
     pub(super) fn set_line(&mut self, line: usize, numbers: &[f32]) {
         let mut padded = [0.0; STEP];
-        let from = if numbers.len() == STEP {
-            numbers.as_ptr()
-        } else {
-            padded[..numbers.len()].copy_from_slice(numbers);
-            padded.as_ptr()
-        };
+        let from = whole_line(numbers, &mut padded).as_ptr();
         let to = self.0[line * 64..][..64].as_mut_ptr();
         // SAFETY: 32 floats are readable at `from`, and 64 bytes writable at `to`.
         unsafe {

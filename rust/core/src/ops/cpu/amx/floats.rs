@@ -17,7 +17,7 @@ use super::super::views::{Rows, RowsMut, expect_shapes};
 use super::Amx;
 use super::bfloat16::rounded;
 use super::products::{Block, SplitRows, split_product, splitting_product};
-use super::tiles::{STEP, Scratch, TILE_ROWS, Tile};
+use super::tiles::{STEP, Scratch, TILE_ROWS, Tile, whole_line};
 
 /// Steps at a time: so many tiles of two panels stay in the first-level cache while the rows pass by.
 const STEPS: usize = 3;
@@ -107,12 +107,7 @@ pub(super) fn split_rows(a: Rows<'_>, steps: usize, tiles: &mut [Tile]) {
 #[inline(always)]
 pub(super) fn split_line(numbers: &[f32], high: &mut Tile, low: &mut Tile, line: usize) {
     let mut padded = [0.0; STEP];
-    let from = if numbers.len() == STEP {
-        numbers.as_ptr()
-    } else {
-        padded[..numbers.len()].copy_from_slice(numbers);
-        padded.as_ptr()
-    };
+    let from = whole_line(numbers, &mut padded).as_ptr();
     let high = high.0[line * 64..][..64].as_mut_ptr();
     let low = low.0[line * 64..][..64].as_mut_ptr();
     // SAFETY: 32 floats are readable at `from`; a line of a tile is 64 bytes.

@@ -6,6 +6,7 @@ use std::arch::asm;
 use std::arch::x86_64::_mm512_set1_epi32;
 
 use super::Tiles;
+use super::tiles::Tile;
 
 /// Two by two tiles of sums, aligned as tile stores like it.
 #[derive(Debug, Clone, Copy)]
@@ -392,6 +393,84 @@ pub(super) unsafe fn split_product(
             Some(_) => multiply!(two, a, w, out),
             None => multiply!(one, a, w, out),
         }
+    }
+}
+
+/// Panels of 16 columns in an [`exchanged_product`].
+pub(super) const EXCHANGED_PANELS: usize = 4;
+
+/// The sums that [`split_product`] makes, of 16 rows with 64 columns, in tiles of which each line is a column: the
+/// operands are exchanged.
+///
+/// For every step of 32 k, each of four panels of columns has a tile of high and one of low parts, a line for each
+/// column, and begins `distance` tiles behind the one before it; so has `a`, with a column for each row.
+///
+/// # Safety
+/// `a` holds `2 * steps` tiles, and so does each panel.
+#[inline(always)]
+pub(super) unsafe fn exchanged_product(
+    _: &mut Tiles,
+    steps: usize,
+    w: *const u8,
+    distance: usize,
+    a: *const u8,
+    out: &mut [Tile; EXCHANGED_PANELS],
+) {
+    debug_assert!(steps > 0);
+    let panel = distance * size_of::<Tile>();
+    // SAFETY: as in `split_product`.
+    unsafe {
+        asm!(
+            "tileloadd tmm0, [{out} + {line}]",
+            "tileloadd tmm1, [{out} + {line} + 1024]",
+            "tileloadd tmm2, [{out} + {line} + 2048]",
+            "tileloadd tmm3, [{out} + {line} + 3072]",
+            "2:",
+            "tileloadd tmm4, [{a} + {line} + 1024]",
+            "tileloadd tmm6, [{w0} + {line}]",
+            "tdpbf16ps tmm0, tmm6, tmm4",
+            "tileloadd tmm7, [{w1} + {line}]",
+            "tdpbf16ps tmm1, tmm7, tmm4",
+            "tileloadd tmm5, [{a} + {line}]",
+            "tdpbf16ps tmm0, tmm6, tmm5",
+            "tdpbf16ps tmm1, tmm7, tmm5",
+            "tileloadd tmm6, [{w2} + {line}]",
+            "tdpbf16ps tmm2, tmm6, tmm4",
+            "tileloadd tmm7, [{w3} + {line}]",
+            "tdpbf16ps tmm3, tmm7, tmm4",
+            "tdpbf16ps tmm2, tmm6, tmm5",
+            "tdpbf16ps tmm3, tmm7, tmm5",
+            "tileloadd tmm6, [{w0} + {line} + 1024]",
+            "tdpbf16ps tmm0, tmm6, tmm5",
+            "tileloadd tmm7, [{w1} + {line} + 1024]",
+            "tdpbf16ps tmm1, tmm7, tmm5",
+            "tileloadd tmm6, [{w2} + {line} + 1024]",
+            "tdpbf16ps tmm2, tmm6, tmm5",
+            "tileloadd tmm7, [{w3} + {line} + 1024]",
+            "tdpbf16ps tmm3, tmm7, tmm5",
+            "add {a}, 2048",
+            "add {w0}, 2048",
+            "add {w1}, 2048",
+            "add {w2}, 2048",
+            "add {w3}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{out} + {line}], tmm0",
+            "tilestored [{out} + {line} + 1024], tmm1",
+            "tilestored [{out} + {line} + 2048], tmm2",
+            "tilestored [{out} + {line} + 3072], tmm3",
+            line = in(reg) 64_usize,
+            a = inout(reg) a => _,
+            w0 = inout(reg) w => _,
+            w1 = inout(reg) w.add(panel) => _,
+            w2 = inout(reg) w.add(2 * panel) => _,
+            w3 = inout(reg) w.add(3 * panel) => _,
+            steps = inout(reg) steps => _,
+            out = in(reg) out.as_mut_ptr(),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        );
     }
 }
 

@@ -29,6 +29,19 @@ impl Tile {
     pub(super) const ZERO: Self = Self([0; TILE]);
 }
 
+/// Numbers for a line of a tile, where they are, or with zeros behind them in `padded` if there are fewer.
+///
+/// # Panics
+/// If there are more.
+#[inline(always)]
+pub(super) fn whole_line<'a>(numbers: &'a [f32], padded: &'a mut [f32; STEP]) -> &'a [f32; STEP] {
+    if let Ok(whole) = numbers.try_into() {
+        return whole;
+    }
+    padded[..numbers.len()].copy_from_slice(numbers);
+    padded
+}
+
 /// Makes room for that many tiles; what was in them is lost where there was none.
 pub(super) fn grow(tiles: &mut Vec<Tile>, count: usize) {
     if tiles.len() < count {
