@@ -34,6 +34,9 @@ BUILTIN = {
     "OutOfMemoryError": MemoryError,
     "MemoryBudgetError": MemoryError,
     "DeviceError": RuntimeError,
+    "QueueFullError": RuntimeError,
+    "ClosedError": RuntimeError,
+    "InternalError": RuntimeError,
     "MissingDependencyError": ImportError,
 }
 

@@ -11,6 +11,8 @@ __all__ = [
     "EmbeddingEngine",
     "Engine",
     "ModelConfig",
+    "Scheduler",
+    "Ticket",
     "__version__",
     "convert",
     "get_num_threads",
@@ -212,6 +214,61 @@ class EmbeddingEngine:
     def unload(self, name: str) -> bool: ...
     def is_loaded(self, name: str) -> bool: ...
     def info(self) -> list[RegisteredModel]: ...
+
+@type_check_only
+class QueueInfo(TypedDict):
+    """How full a scheduler is."""
+
+    queued_requests: int
+    """Requests of which texts wait."""
+    queued_texts: int
+    queued_tokens: int
+    """Roughly: a text has as many as its bytes let expect."""
+    running_batches: int
+    max_queued_texts: int
+    max_queued_tokens: int
+
+@final
+class Ticket:
+    """A request that waits or is being computed."""
+
+    def cancel(self) -> bool:
+        """Drops what has not been computed; whether that was before its end."""
+
+@final
+class Scheduler:
+    """Computes the texts of many callers together."""
+
+    def __new__(
+        cls,
+        engine: Engine,
+        *,
+        max_queued_texts: int,
+        max_queued_tokens: int,
+        on_batch: Callable[[int, int], object] | None = None,
+    ) -> Scheduler: ...
+    def submit(
+        self,
+        texts: Sequence[str],
+        on_end: Callable[
+            [tuple[NDArray[np.float32], EncodeStats, float, float] | None, Exception | None], object
+        ],
+        *,
+        prompt: str = "",
+        pooling: str | None = None,
+        normalize: str | float | None = None,
+        truncate_dim: int | None = None,
+        truncate: bool = True,
+    ) -> tuple[NDArray[np.float32], EncodeStats, float, float] | Ticket:
+        """The answer if the cache has it, else a ticket; then `on_end` is called with it.
+
+        An answer is vectors of shape (n, dim), statistics, and seconds of waiting and computing.
+        `on_end` runs on a thread of the scheduler.
+        """
+    def info(self) -> QueueInfo: ...
+    def drain(self, timeout: float | None = None) -> bool: ...
+    def close(self) -> None:
+        """Calls into Python no more. To be called before the interpreter ends."""
 
 @final
 class ArrowArray:

@@ -251,32 +251,30 @@ class Embedder:
             )
         single = isinstance(sentences, str)
         texts = [cast("str", sentences)] if single else as_texts(sentences)
-        if normalize is None and normalize_embeddings:
-            normalize = "l2"
         tokens = output_value == "token_embeddings" or pooling == "none"
         if tokens and (precision != "float32" or truncate_dim is not None):
             raise InvalidArgumentError(
                 "output_value: token embeddings come in float32 and full length; "
                 "precision and truncate_dim do not apply to them"
             )
-        common: dict[str, Any] = {
-            "prompt": self._prompt(prompt_name, prompt),
-            "normalize": normalize,
-            "max_texts": checked_batch_size(batch_size),
-            "truncate": truncate,
-        }
+        request = self.request(
+            prompt_name,
+            prompt,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            pooling=pooling,
+            normalize=normalize,
+            truncate=truncate,
+        )
+        request["max_texts"] = checked_batch_size(batch_size)
         with Progress(len(texts), False if single else show_progress_bar) as progress:
-            common["on_progress"] = progress.callback
+            request["on_progress"] = progress.callback
             if tokens:
-                matrices, stats = self._engine.encode_tokens(texts, **common)
+                del request["pooling"], request["truncate_dim"]
+                matrices, stats = self._engine.encode_tokens(texts, **request)
             else:
-                vectors, stats = self._engine.encode(
-                    texts,
-                    pooling=pooling,
-                    truncate_dim=self._dim(truncate_dim),
-                    **common,
-                )
-        self._warn_once_of_truncation(stats)
+                vectors, stats = self._engine.encode(texts, **request)
+        self.warn_of_truncation(stats)
         if tokens:
             converted = [to_tensor(m) for m in matrices] if convert_to_tensor else matrices
             return converted[0] if single else converted
@@ -383,18 +381,18 @@ class Embedder:
         Raises:
             TextTypeError: `column` is no Arrow column of strings.
         """
-        if normalize is None and normalize_embeddings:
-            normalize = "l2"
-        vectors, stats = self._engine.encode_arrow(
-            column,
-            prompt=self._prompt(prompt_name, prompt),
+        request = self.request(
+            prompt_name,
+            prompt,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
             pooling=pooling,
             normalize=normalize,
-            truncate_dim=self._dim(truncate_dim),
-            max_texts=checked_batch_size(batch_size),
             truncate=truncate,
         )
-        self._warn_once_of_truncation(stats)
+        request["max_texts"] = checked_batch_size(batch_size)
+        vectors, stats = self._engine.encode_arrow(column, **request)
+        self.warn_of_truncation(stats)
         return vectors
 
     def similarity(self, a: Texts | ArrayLike, b: Texts | ArrayLike) -> NDArray[np.float32]:
@@ -505,6 +503,34 @@ class Embedder:
         """Empties the cache of vectors."""
         self._engine.cache_clear()
 
+    def request(
+        self,
+        prompt_name: str | None,
+        prompt: str | None,
+        *,
+        normalize_embeddings: bool,
+        truncate_dim: int | None,
+        pooling: Pooling | None,
+        normalize: Normalize | None,
+        truncate: bool,
+    ) -> dict[str, Any]:
+        """What the engine is told of a request, with this Embedder's own settings filled in."""
+        if normalize is None and normalize_embeddings:
+            normalize = "l2"
+        if truncate_dim is None:
+            truncate_dim = self._truncate_dim
+        return {
+            "prompt": self._prompt(prompt_name, prompt),
+            "pooling": pooling,
+            "normalize": normalize,
+            "truncate_dim": checked_dim(truncate_dim, self._embedding_size),
+            "truncate": truncate,
+        }
+
+    def queue(self, **settings: Any) -> _core.Scheduler:
+        """What `arrowembed.scheduler` is the door to."""
+        return _core.Scheduler(self._engine, **settings)
+
     def __repr__(self) -> str:
         return (
             f"Embedder({self._name!r}, dimension={self.dimension}, "
@@ -549,17 +575,13 @@ class Embedder:
             )
         return self._prompts[name]
 
-    def _dim(self, truncate_dim: int | None) -> int | None:
-        if truncate_dim is None:
-            return self._truncate_dim
-        return checked_dim(truncate_dim, self._embedding_size)
-
     def _vectors(self, value: Texts | ArrayLike) -> ArrayLike:
         if is_texts(value):
             return self.encode(cast("Texts", value))
         return cast("ArrayLike", value)
 
-    def _warn_once_of_truncation(self, stats: _core.EncodeStats) -> None:
+    def warn_of_truncation(self, stats: _core.EncodeStats) -> None:
+        """Warns once of texts that were cut."""
         if stats["truncated"] and not self._warned_of_truncation:
             self._warned_of_truncation = True
             notices.truncated(stats, self.max_seq_length)

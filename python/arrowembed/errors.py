@@ -9,7 +9,9 @@ from __future__ import annotations
 
 __all__ = [
     "ArrowEmbedError",
+    "ClosedError",
     "DeviceError",
+    "InternalError",
     "InvalidArgumentError",
     "InvalidTextError",
     "MemoryBudgetError",
@@ -19,6 +21,7 @@ __all__ = [
     "ModelNotFoundError",
     "NonFiniteError",
     "OutOfMemoryError",
+    "QueueFullError",
     "TextTooLongError",
     "TextTypeError",
     "TokenizerError",
@@ -112,6 +115,24 @@ class DeviceError(ArrowEmbedError, RuntimeError):
     """A compute device is missing or failed."""
 
     code = "device"
+
+
+class QueueFullError(ArrowEmbedError, RuntimeError):
+    """No more may wait in the queue of a `Scheduler`; ask again later."""
+
+    code = "queue_full"
+
+
+class ClosedError(ArrowEmbedError, RuntimeError):
+    """A `Scheduler` was drained and takes no more requests."""
+
+    code = "closed"
+
+
+class InternalError(ArrowEmbedError, RuntimeError):
+    """A computation failed by a fault of this library; please report it."""
+
+    code = "internal"
 
 
 class MissingDependencyError(ArrowEmbedError, ImportError):

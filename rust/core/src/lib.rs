@@ -100,7 +100,8 @@ pub use tokenize::Tokens;
 pub use weights::arrow::ArrowFile;
 pub use weights::{DType, InFile, Layout, StoredRows, Tensor, TensorSource};
 
-/// The Rust examples of the guide compile.
+/// The Rust examples of the guides compile.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/guides/memory-and-registry.md")]
-struct Guide;
+#[doc = include_str!("../../../docs/guides/many-callers.md")]
+struct Guides;

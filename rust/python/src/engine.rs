@@ -25,10 +25,15 @@ impl Engine {
     pub(crate) fn of(source: Source) -> Self {
         Self(source)
     }
+
+    /// The engine, kept as long as somebody holds it.
+    pub(crate) fn shared(&self, py: Python<'_>) -> PyResult<Arc<Core>> {
+        self.0.engine(py)
+    }
 }
 
-type Matrix<'py> = Bound<'py, PyArray2<f32>>;
-type Stats<'py> = Bound<'py, PyDict>;
+pub(crate) type Matrix<'py> = Bound<'py, PyArray2<f32>>;
+pub(crate) type Stats<'py> = Bound<'py, PyDict>;
 /// Token ids, token type ids, length in tokens before truncation.
 type Tokens = (Vec<u32>, Vec<u32>, usize);
 
@@ -223,7 +228,7 @@ impl Engine {
     }
 }
 
-fn dict(py: Python<'_>, stats: EncodeStats) -> PyResult<Stats<'_>> {
+pub(crate) fn dict(py: Python<'_>, stats: EncodeStats) -> PyResult<Stats<'_>> {
     let dict = PyDict::new(py);
     dict.set_item("texts", stats.texts)?;
     dict.set_item("tokens", stats.tokens)?;

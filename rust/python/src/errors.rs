@@ -15,7 +15,7 @@ impl<T> Raise<T> for Result<T> {
 }
 
 /// The exception for a core error, with its `code`.
-fn exception(py: Python<'_>, error: &Error) -> PyErr {
+pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
     match error {
         Error::Interrupted => {
             // A pending signal is what usually interrupts.
@@ -53,6 +53,9 @@ fn class(error: &Error) -> &'static str {
         Error::OutOfMemory { .. } => "OutOfMemoryError",
         Error::MemoryBudget { .. } => "MemoryBudgetError",
         Error::Device { .. } => "DeviceError",
+        Error::QueueFull { .. } => "QueueFullError",
+        Error::Closed => "ClosedError",
+        Error::Internal { .. } => "InternalError",
         Error::Interrupted => "ArrowEmbedError",
     }
 }

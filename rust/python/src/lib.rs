@@ -9,6 +9,7 @@ mod model_config;
 mod monitor;
 mod quantize;
 mod registry;
+mod scheduler;
 mod source;
 mod texts;
 
@@ -40,6 +41,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<model_config::ModelConfig>()?;
     module.add_class::<engine::Engine>()?;
     module.add_class::<registry::EmbeddingEngine>()?;
+    module.add_class::<scheduler::Scheduler>()?;
+    module.add_class::<scheduler::Ticket>()?;
     module.add_class::<arrow::ArrowArray>()?;
     module.add_function(wrap_pyfunction!(model_config::settings_from_env, module)?)?;
     module.add_function(wrap_pyfunction!(quantize::quantize, module)?)?;

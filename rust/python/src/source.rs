@@ -21,18 +21,27 @@ impl Source {
         py: Python<'_>,
         work: impl FnOnce(&Engine) -> T + Send,
     ) -> PyResult<T> {
+        let engine = self.engine(py)?;
+        Ok(py.detach(|| {
+            let result = work(&engine);
+            drop(engine);
+            if let Self::Registered { engines, name, .. } = self {
+                engines.touch(name);
+            }
+            result
+        }))
+    }
+
+    /// The engine, loaded if it was not.
+    pub(crate) fn engine(&self, py: Python<'_>) -> PyResult<Arc<Engine>> {
         let (engines, name, config) = match self {
-            Self::Own(engine) => return Ok(py.detach(|| work(engine))),
+            Self::Own(engine) => return Ok(Arc::clone(engine)),
             Self::Registered { engines, name, config } => (engines, name, config),
         };
         let mut monitor = Monitor::new(None);
         let result = py.detach(|| {
             let mut ask = |done: usize, all: usize| monitor.ask((done, all));
-            let engine = engines.load_registered(name, config, Some(&mut ask))?;
-            let result = work(&engine);
-            drop(engine);
-            engines.touch(name);
-            Ok(result)
+            engines.load_registered(name, config, Some(&mut ask))
         });
         monitor.result(py, result)
     }
