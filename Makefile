@@ -23,7 +23,7 @@ export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test test-rust test-python lint lint-rust lint-python bench bench-peers bench-large dev \
+.PHONY: demo test test-rust test-python lint lint-rust lint-python bench bench-peers bench-large bench-load dev \
 	coverage coverage-rust coverage-python check-wheel lock clean help
 
 demo: $(MODEL)/model.arrow ## build, convert all-MiniLM-L6-v2, embed and search real text
@@ -72,6 +72,9 @@ bench-peers: $(MODEL)/model.arrow ## compare with other engines, each in its own
 bench-large: .venv/wheel.stamp ## a GGUF file of 4.4 GB: opening, memory, and speed beside llama.cpp
 	cd benches && ../$(PY) -m large $(if $(ROUNDS),--rounds $(ROUNDS))
 
+bench-load: .venv/dev.stamp $(MODEL)/model.arrow ## the service under load, beside one of FastAPI and fastembed
+	cd benches && ../$(PY) -m load $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS))
+
 dev: .venv/dev.stamp .venv/model.stamp ## install in place: Python changes are live at once
 	VIRTUAL_ENV="$(CURDIR)/.venv" $(PY) -m maturin develop --release --locked
 	$(PIP) install -q --no-deps --no-build-isolation --editable converter
@@ -82,7 +85,7 @@ check-wheel: .venv/wheel.stamp $(MODEL)/model.arrow ## the wheel works in an emp
 
 lock: .venv/bin/python ## pin the newest versions of all Python dependencies
 	$(PIP) install -q uv
-	for file in $(basename $(wildcard requirements/*.in benches/peers/requirements/*.in)); do \
+	for file in $(basename $(wildcard requirements/*.in benches/*/requirements/*.in)); do \
 		.venv/bin/uv pip compile -q --upgrade --universal --python-version 3.11 \
 			--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 			$$file.in --output-file $$file.lock || exit 1; \

@@ -35,15 +35,17 @@ def run(command: list[str], log: Path, **variables: str) -> None:
         raise SetupError(f"{lines[-1] if lines else f'status {done.returncode}'} (see {log})")
 
 
-def python(home: Path, name: str) -> Path:
+def python(home: Path, name: str, requirements: Path = REQUIREMENTS) -> Path:
     """The interpreter of an environment, which is made where there is none yet.
+
+    Its lock file is in `requirements`.
 
     Raises:
         SetupError: It could not be made.
     """
     if name == OWN:
         return Path(sys.executable)
-    lock = REQUIREMENTS / f"{name}.lock"
+    lock = requirements / f"{name}.lock"
     folder = home / "environments" / name
     # Made again when another version of anything is wanted.
     wanted = hashlib.sha256(lock.read_bytes() + sys.version.encode()).hexdigest()

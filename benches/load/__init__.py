@@ -1,0 +1,1 @@
+"""The service under load; `python -m load` says how."""

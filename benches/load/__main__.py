@@ -1,0 +1,170 @@
+"""The service under load by locust, beside the bare engine and a service of FastAPI and fastembed.
+
+    cd benches && python -m load [--rounds 3] [--seconds 8]
+
+`make bench-load` calls it. Clients, service and engine share the machine. Linux only.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from peers import environments
+from peers.models import Models
+from peers.report import table
+from texts import text_set
+
+from arrowembed import Embedder
+from arrowembed_converter import sources
+from load.clients import Load, Measured, send
+from load.service import Service, own, running
+
+ROOT = Path(__file__).parents[2]
+REQUIREMENTS = Path(__file__).parent / "requirements"
+CLIENTS = (1, 8, 64, 256)
+TEXTS = 4096
+FULL = Load(clients=64, texts=8)
+"""By which the service is compared with the bare engine."""
+BATCH = Load(clients=8, texts=32)
+
+
+class Bench:
+    """What all measurements need."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.home: Path = options.home
+        self.model: Path = options.model
+        self.seconds: int = options.seconds
+        self.rounds: int = options.rounds
+        self.logs = self.home / "logs"
+        self.logs.mkdir(parents=True, exist_ok=True)
+        self.locust = environments.python(self.home, "locust", REQUIREMENTS)
+        self.embedder = Embedder(self.model, cache_size=0)
+        self.texts = text_set("short", TEXTS, self.embedder)
+        self.bodies = {texts: self._bodies(texts) for texts in (1, FULL.texts, BATCH.texts)}
+
+    def _bodies(self, texts: int) -> Path:
+        file = self.home / f"load-{texts}.jsonl"
+        parts = (self.texts[i : i + texts] for i in range(0, TEXTS, texts))
+        file.write_text("\n".join(json.dumps({"texts": part}) for part in parts))
+        return file
+
+    def load(self, service: Service, load: Load) -> Measured:
+        """One measurement."""
+        bodies = self.bodies[load.texts]
+        return send(self.locust, service.url, load, bodies, self.seconds)
+
+    def engine_rate(self) -> float:
+        """Texts a second of the bare engine."""
+        started = time.perf_counter()
+        self.embedder.encode(self.texts)
+        return TEXTS / (time.perf_counter() - started)
+
+
+def row(name: str, load: Load, measured: Measured) -> list[str]:
+    rate = measured.requests_per_second
+    numbers = [f"{rate:.0f}", f"{rate * load.texts:.0f}", f"{measured.p50:g}", f"{measured.p99:g}"]
+    return [name, str(load.clients), str(load.texts), *numbers, str(measured.failures)]
+
+
+def many_loads(bench: Bench) -> list[list[str]]:
+    """All loads, with the cache and without, with one process and with two."""
+    rows = []
+    for workers in (1, 2):
+        for cache in (0, TEXTS):
+            processes = "1 process" if workers == 1 else f"{workers} processes"
+            name = f"{'cached' if cache else 'computed'}, {processes}"
+            arguments = ["--workers", str(workers), "--cache-entries", str(cache)]
+            with own(bench.model, bench.logs / "load-own.log", *arguments) as service:
+                loads = [*(Load(clients, 1) for clients in CLIENTS), BATCH]
+                if cache:
+                    # Once through all texts, in each process.
+                    bench.load(service, BATCH)
+                rows += [row(name, load, bench.load(service, load)) for load in loads]
+    return rows
+
+
+def against_engine(bench: Bench) -> tuple[float, float, Service]:
+    """Texts a second of the bare engine and of the service at full load, medians of rounds."""
+    engine, served = [], []
+    with own(bench.model, bench.logs / "load-own.log", "--cache-entries", "0") as service:
+        for _ in range(bench.rounds):
+            engine.append(bench.engine_rate())
+            served.append(FULL.texts * bench.load(service, FULL).requests_per_second)
+    return statistics.median(engine), statistics.median(served), service
+
+
+def overhead(bench: Bench) -> tuple[float, float]:
+    """Milliseconds of one short text by the bare engine and by the service, one at a time, p50."""
+    engine: list[float] = []
+    served: list[float] = []
+
+    def timed(into: list[float], work: Callable[[], object]) -> None:
+        started = time.perf_counter()
+        work()
+        into.append(1e3 * (time.perf_counter() - started))
+
+    with own(bench.model, bench.logs / "load-own.log", "--cache-entries", "0") as service:
+        connection = http.client.HTTPConnection("127.0.0.1", service.port)
+
+        def request(text: str) -> None:
+            body = json.dumps({"texts": [text]})
+            connection.request("POST", "/embed", body, {"content-type": "application/json"})
+            connection.getresponse().read()
+
+        # In turns, so that both see the same machine.
+        for text in bench.texts[:400]:
+            timed(engine, lambda text=text: bench.embedder.encode([text]))
+            timed(served, lambda text=text: request(text))
+    return statistics.median(engine), statistics.median(served)
+
+
+def beside_fastembed(bench: Bench) -> tuple[float, float]:
+    """Texts a second of our service and of fastembed's at full load."""
+    python = environments.python(bench.home, "fastembed-service", REQUIREMENTS)
+    source = sources.locate("all-MiniLM-L6-v2")
+    model = Models(bench.home, {"source": source}).find("onnx/fused")
+    command = [str(python), "-m", "uvicorn", "load.fastembed_service:app", "--port", "{port}"]
+    command += ["--log-level", "warning"]
+    variables = {
+        "FASTEMBED_MODEL": str(model),
+        "FASTEMBED_THREADS": str(len(os.sched_getaffinity(0))),
+        "HF_HUB_OFFLINE": "1",
+    }
+    ours, theirs = [], []
+    for _ in range(bench.rounds):
+        with own(bench.model, bench.logs / "load-own.log", "--cache-entries", "0") as service:
+            ours.append(FULL.texts * bench.load(service, FULL).requests_per_second)
+        with running(command, bench.logs / "load-fastembed.log", **variables) as service:
+            theirs.append(FULL.texts * bench.load(service, FULL).requests_per_second)
+    return statistics.median(ours), statistics.median(theirs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="load", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "all-MiniLM-L6-v2")
+    parser.add_argument("--home", type=Path, default=ROOT / ".peers")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=8, help="for each load")
+    bench = Bench(parser.parse_args())
+
+    engine, served, service = against_engine(bench)
+    print(f"ready {1e3 * service.start_seconds:.0f} ms after the start of the process")
+    print(f"{FULL.clients} clients with {FULL.texts} texts a request, nothing from the cache:")
+    print(f"  {served:.0f} texts/s, {served / engine:.2f} of the bare engine's {engine:.0f}")
+    alone, requested = overhead(bench)
+    print("one short text at a time, p50:")
+    print(f"  {requested:.2f} ms, {requested - alone:.2f} more than the bare engine's {alone:.2f}")
+    ours, theirs = beside_fastembed(bench)
+    print(f"beside FastAPI and fastembed: {ours:.0f} and {theirs:.0f} texts/s, {ours / theirs:.1f}")
+    header = ["", "clients", "texts", "requests/s", "texts/s", "p50, ms", "p99, ms", "failed"]
+    print(f"\n{table(header, many_loads(bench))}")
+
+
+if __name__ == "__main__":
+    main()

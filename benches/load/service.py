@@ -1,0 +1,93 @@
+"""A service in a process of its own."""
+
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+BENCHES = Path(__file__).parents[1]
+LIMIT = 60.0
+"""Seconds that a start may take."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """A running service."""
+
+    port: int
+    process: "subprocess.Popen[bytes]"
+    start_seconds: float
+    """From the start of the process until it was ready."""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def resident(self) -> int:
+        """Bytes of memory of its processes, what they share counted once."""
+        pids = [self.process.pid, *children(self.process.pid)]
+        return sum(proportional(pid) for pid in pids)
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process has started."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def proportional(pid: int) -> int:
+    """Bytes of a process, of those that it shares its part."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return 1024 * int(line.split()[1])
+    raise ValueError(f"/proc/{pid}/smaps_rollup has no Pss")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+    try:
+        connection.request("GET", "/ready")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+@contextmanager
+def running(command: list[str], log: Path, **variables: str) -> Iterator[Service]:
+    """Runs a program with `{port}` replaced by a free port, until it is no longer needed."""
+    port = free_port()
+    command = [part.replace("{port}", str(port)) for part in command]
+    environment = os.environ | {"PYTHONPATH": str(BENCHES)} | variables
+    started = time.perf_counter()
+    with log.open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+    try:
+        while not is_ready(port):
+            if process.poll() is not None or time.perf_counter() - started > LIMIT:
+                raise SystemExit(f"the service did not start; see {log}")
+            time.sleep(0.005)
+        yield Service(port, process, time.perf_counter() - started)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def own(model: Path, log: Path, *arguments: str) -> AbstractContextManager[Service]:
+    """`arrowembed serve`."""
+    command = [sys.executable, "-m", "arrowembed", "serve", str(model), "--port", "{port}"]
+    return running([*command, *arguments], log)

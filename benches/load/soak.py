@@ -1,0 +1,97 @@
+"""A quarter of an hour of mixed requests, good and bad: does the memory of the service grow?
+
+cd benches && python -m load.soak [--minutes 15]
+"""
+
+import argparse
+import asyncio
+import random
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from texts import text_set
+
+from arrowembed import Embedder
+from load.service import Service, own
+
+ROOT = Path(__file__).parents[2]
+CLIENTS = 16
+WARM_UP = 120.0
+"""Seconds that are not looked at: caches fill, pools reach their sizes."""
+
+
+def request(random: random.Random, texts: list[str]) -> tuple[str, Any]:
+    """A path and a body; one in ten is refused."""
+    some = random.choices(texts, k=random.choice((1, 1, 2, 8, 32)))
+    match random.randrange(10):
+        case 0:
+            return "/tokenize", {"texts": some}
+        case 1:
+            return "/similarity", {"source": some[0], "targets": some}
+        case 2:
+            return "/embed", {"inputs": some}
+        case 3:
+            return "/embed", {"texts": some * 4, "encoding": "base64"}
+        case 4:
+            return "/embed", {"texts": [None]}
+        case _:
+            return "/embed", {"texts": [f"{text} {random.random()}" for text in some]}
+
+
+class Soak:
+    """Clients that go on until it is time to stop."""
+
+    def __init__(self, service: Service, texts: list[str], seconds: float) -> None:
+        self.service, self.texts, self.seconds = service, texts, seconds
+        self.statuses: Counter[str] = Counter()
+        self.samples: list[tuple[float, int]] = []
+
+    async def run(self) -> None:
+        started = time.monotonic()
+        async with httpx.AsyncClient(base_url=self.service.url, timeout=60) as client:
+            clients = [asyncio.create_task(self._client(client, n)) for n in range(CLIENTS)]
+            while (now := time.monotonic() - started) < self.seconds:
+                self.samples.append((now, self.service.resident()))
+                await asyncio.sleep(5)
+            for task in clients:
+                task.cancel()
+            await asyncio.gather(*clients, return_exceptions=True)
+
+    async def _client(self, client: httpx.AsyncClient, number: int) -> None:
+        chance = random.Random(number)
+        while True:
+            path, body = request(chance, self.texts)
+            # Some give up before the answer can be there.
+            patience = 0.002 if chance.random() < 0.05 else 60
+            try:
+                answer = await client.post(path, json=body, timeout=patience)
+                self.statuses[str(answer.status_code)] += 1
+            except httpx.TimeoutException:
+                self.statuses["given up"] += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "all-MiniLM-L6-v2")
+    parser.add_argument("--log", type=Path, default=ROOT / ".peers" / "logs" / "soak.log")
+    parser.add_argument("--minutes", type=float, default=15)
+    options = parser.parse_args()
+    options.log.parent.mkdir(parents=True, exist_ok=True)
+    texts = text_set("mixed", 2000, Embedder(options.model))
+    with own(options.model, options.log) as service:
+        soak = Soak(service, texts, 60 * options.minutes)
+        asyncio.run(soak.run())
+    times, sizes = np.array([sample for sample in soak.samples if sample[0] >= WARM_UP]).T
+    slope = np.polyfit(times, sizes, 1)[0]
+    print(f"{sum(soak.statuses.values())} requests in {options.minutes:g} minutes:")
+    print("  " + ", ".join(f"{name}: {n}" for name, n in sorted(soak.statuses.items())))
+    print(f"memory from {sizes.min() / 1e6:.1f} to {sizes.max() / 1e6:.1f} MB,")
+    print(f"slope {slope * 3600 / 1e6:+.2f} MB an hour")
+
+
+if __name__ == "__main__":
+    main()
