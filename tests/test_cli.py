@@ -20,6 +20,7 @@ COMMANDS = [
     "embed",
     "similarity",
     "search",
+    "serve",
     "validate",
     "benchmark",
     "verify",

@@ -1,0 +1,95 @@
+"""What happens when the service starts, is told to read its models anew, and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import threading
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+from arrowembed import set_num_threads
+from arrowembed.server.errors import ServiceError
+from arrowembed.server.watch import watch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+
+    from fastapi import FastAPI
+
+    from arrowembed.server.served import ServedModels
+    from arrowembed.server.settings import ServerSettings
+
+logger = logging.getLogger("arrowembed.server")
+
+
+@asynccontextmanager
+async def lifespan(
+    app: FastAPI, *, on_failed_start: Callable[[Exception], object] | None
+) -> AsyncIterator[None]:
+    """Loads the models while it answers already, and lets them finish what they were asked."""
+    settings: ServerSettings = app.state.settings
+    models: ServedModels = app.state.models
+    if settings.num_threads is not None:
+        set_num_threads(settings.num_threads)
+    tasks = [asyncio.create_task(_load(models, on_failed_start))]
+    if settings.watch_seconds is not None:
+        tasks.append(asyncio.create_task(watch(models, settings.watch_seconds)))
+    with _on_signals(app, tasks):
+        yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await models.close()
+
+
+async def _load(
+    models: ServedModels, on_failed_start: Callable[[Exception], object] | None
+) -> None:
+    try:
+        await models.load_eager()
+    except ServiceError as error:
+        if on_failed_start is not None:
+            on_failed_start(error)
+
+
+async def _reload(models: ServedModels) -> None:
+    try:
+        await models.reload()
+    except ServiceError:
+        logger.warning("a model could not be loaded anew; it goes on with its old files")
+
+
+@contextmanager
+def _on_signals(app: FastAPI, tasks: list[asyncio.Task[None]]) -> Iterator[None]:
+    """SIGHUP loads models anew; SIGTERM makes /ready say no, a while before the server acts on it.
+
+    Load balancers go on sending requests until they have seen that.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    settings: ServerSettings = app.state.settings
+    stop = signal.getsignal(signal.SIGTERM)
+
+    def start(work: Coroutine[Any, Any, None]) -> None:
+        tasks.append(loop.create_task(work))
+
+    def drain(number: int, frame: Any) -> None:
+        app.state.draining = True
+        if callable(stop):
+            delay = settings.drain_delay_seconds
+            loop.call_soon_threadsafe(loop.call_later, delay, stop, number, frame)
+
+    if callable(stop):
+        signal.signal(signal.SIGTERM, drain)
+    if hasattr(signal, "SIGHUP"):
+        loop.add_signal_handler(signal.SIGHUP, lambda: start(_reload(app.state.models)))
+    try:
+        yield
+    finally:
+        app.state.draining = True
+        if hasattr(signal, "SIGHUP"):
+            loop.remove_signal_handler(signal.SIGHUP)

@@ -1,0 +1,161 @@
+"""What happens to every request before and around its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, cast
+
+from starlette.datastructures import MutableHeaders
+
+from arrowembed.server.errors import ServiceError, error_response, told
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from starlette.requests import Request
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+"""What is taken over from clients: nothing that could forge a line of a log."""
+
+_PATIENCE = 0.05
+"""Seconds after which it is worth to look whether the client is still there."""
+
+
+class RequestId:
+    """Gives each request an id, its `X-Request-ID` if it has one, which the answer has, too."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = _header(scope, b"x-request-id")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+class CatchAll:
+    """Answers errors that nobody foresaw, with nothing of what they say."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except Exception as error:
+            if started:
+                raise
+            await error_response(scope, told(error))(scope, receive, send)
+
+
+class BodyLimit:
+    """Refuses a body that is too large before it is read, or as soon as it turns out to be.
+
+    Starlette's own answers in plain text, without a code.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app, self._max_bytes = app, max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        declared = _header(scope, b"content-length") if scope["type"] == "http" else "0"
+        if not declared:
+            # Sent in chunks, or without a body.
+            await self._app(scope, self._counting(receive), send)
+        elif declared.isdecimal() and int(declared) > self._max_bytes:
+            await error_response(scope, told(self._too_large()))(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _counting(self, receive: Receive) -> Receive:
+        received = 0
+
+        async def receive_and_count() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._max_bytes:
+                raise self._too_large()
+            return message
+
+        return receive_and_count
+
+    def _too_large(self) -> ServiceError:
+        return ServiceError(
+            "payload_too_large",
+            f"the body is larger than {self._max_bytes} bytes; send fewer texts at a time",
+        )
+
+
+@asynccontextmanager
+async def within(seconds: float, request: Request) -> AsyncIterator[None]:
+    """Gives up what is done inside when time is up or the client is gone; its body must be read.
+
+    Raises:
+        ServiceError: With the code `timeout` or `client_closed_request`.
+    """
+    task = cast("asyncio.Task[object]", asyncio.current_task())
+    gone = False
+
+    async def watch() -> None:
+        nonlocal gone
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        gone = True
+        task.cancel()
+
+    watching: list[asyncio.Task[None]] = []
+    loop = asyncio.get_running_loop()
+    # Most answers are there before a task to watch would have started.
+    timer = loop.call_later(_PATIENCE, lambda: watching.append(loop.create_task(watch())))
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise ServiceError(
+            "timeout", f"not done within {seconds:g} seconds; send fewer texts at a time"
+        ) from error
+    except asyncio.CancelledError:
+        if not gone:
+            raise
+        task.uncancel()
+        raise ServiceError("client_closed_request", "the client is gone") from None
+    finally:
+        timer.cancel()
+        for watcher in watching:
+            watcher.cancel()
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    """A header's value, "" if it is not there."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value.decode("latin-1"))
+    return ""

@@ -1,0 +1,94 @@
+"""How the service and its models stand."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from arrowembed import __version__, _core, get_num_threads
+from arrowembed.server.errors import ServiceError
+from arrowembed.server.routes import json_response, models_of, settings_of
+from arrowembed.server.schemas.native import ErrorResponse, ModelList
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/health", summary="Whether the process is alive")
+async def health() -> dict[str, str]:
+    """Answers as long as the process does."""
+    return {"status": "ok"}
+
+
+@router.get(
+    "/ready",
+    summary="Whether requests should be sent here",
+    responses={503: {"model": ErrorResponse, "description": "Loading, or shutting down."}},
+)
+async def ready(request: Request) -> dict[str, str]:
+    """Answers once the models are loaded, and until the service is told to stop."""
+    if request.app.state.draining:
+        raise ServiceError("closed", "the server is shutting down")
+    if not models_of(request).ready:
+        raise ServiceError("loading", "the models are not loaded yet")
+    return {"status": "ready"}
+
+
+@router.get("/info", summary="What the service is")
+async def info(request: Request) -> Response:
+    """Version, models and limits."""
+    settings = settings_of(request)
+    return json_response(
+        {
+            "version": __version__,
+            "default_model": models_of(request).default.name,
+            "models": _models(request),
+            "limits": {
+                "max_texts": settings.max_texts,
+                "max_text_chars": settings.max_text_chars,
+                "max_body_bytes": settings.max_body_bytes,
+                "request_seconds": settings.request_seconds,
+            },
+            "num_threads": get_num_threads(),
+            "isa": _core.isa(),
+            "uptime_seconds": round(time.monotonic() - request.app.state.started, 3),
+        }
+    )
+
+
+@router.get("/models", summary="The models", response_model=ModelList)
+async def models(request: Request) -> Response:
+    """All models of the service, loaded or not."""
+    return json_response({"models": _models(request)})
+
+
+def _models(request: Request) -> list[dict[str, Any]]:
+    served = models_of(request)
+    listed = []
+    for model in served:
+        weights = [0.0, *model.cumulative_weights]
+        shares = [(b - a) / weights[-1] for a, b in pairwise(weights)]
+        variants = []
+        for variant, share in zip(model.variants, shares, strict=True):
+            embedder = variant.current.embedder if variant.current else None
+            variants.append(
+                {
+                    "name": variant.variant,
+                    "state": variant.state,
+                    "share": share,
+                    "dimensions": embedder.dimension if embedder else None,
+                    "max_seq_length": embedder.max_seq_length if embedder else None,
+                }
+            )
+        listed.append(
+            {
+                "name": model.name,
+                "default": model is served.default,
+                "aliases": served.aliases(model),
+                "variants": variants,
+            }
+        )
+    return listed

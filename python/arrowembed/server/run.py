@@ -1,0 +1,97 @@
+"""Runs the service with uvicorn, in one process or several."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from arrowembed import get_num_threads
+from arrowembed.server.app import create_app
+from arrowembed.server.errors import ServiceError
+from arrowembed.server.served import ServedModels
+
+if TYPE_CHECKING:
+    from arrowembed.server.settings import ServerSettings
+
+
+def run(settings: ServerSettings) -> None:
+    """Serves until it is told to stop by SIGTERM or SIGINT.
+
+    Raises:
+        ArrowEmbedError: A model that is to be loaded at the start cannot be.
+    """
+    # uvicorn raises a signal again after it has stopped as asked; that is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if settings.workers > 1:
+        _run_several(settings)
+    else:
+        _run_one(settings)
+
+
+def _run_one(settings: ServerSettings) -> None:
+    failures: list[BaseException] = []
+
+    def stop(error: Exception) -> None:
+        failures.append(error.__cause__ or error)
+        server.should_exit = True
+
+    app = create_app(settings, on_failed_start=stop)
+    server = uvicorn.Server(_config(settings, app))
+    server.run()
+    if failures:
+        raise failures[0]
+
+
+def _run_several(settings: ServerSettings) -> None:
+    asyncio.run(_open_once(settings))
+    if settings.num_threads is None:
+        threads = max(1, get_num_threads() // settings.workers)
+        settings = settings.model_copy(update={"num_threads": threads})
+    config = _config(settings, partial(create_app, settings), factory=True)
+    _Workers(config, [config.bind_socket()]).run()
+
+
+async def _open_once(settings: ServerSettings) -> None:
+    """So that what is wrong is said once, and no worker fetches or packs what another does, too."""
+    models = ServedModels(settings)
+    try:
+        await models.load_eager()
+    except ServiceError as error:
+        raise error.__cause__ or error from None
+    finally:
+        await models.close()
+
+
+class _Workers(Multiprocess):
+    """Several processes behind one socket; one that dies is replaced."""
+
+    def handle_hup(self) -> None:
+        """Has each process load its models anew, instead of starting new processes."""
+        for process in self.processes:
+            if process.pid is not None:
+                os.kill(process.pid, signal.SIGHUP)
+
+
+def _config(settings: ServerSettings, app: Any, *, factory: bool = False) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        factory=factory,
+        host=settings.host,
+        port=settings.port,
+        workers=settings.workers,
+        root_path=settings.root_path,
+        http="httptools",
+        ws="none",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+    )

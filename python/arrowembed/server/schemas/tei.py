@@ -1,0 +1,30 @@
+"""The dialect of text-embeddings-inference."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from arrowembed.server.schemas.fields import LenientRequest, Texts
+
+
+class EmbedRequest(LenientRequest):
+    """Texts to embed; the answer is a bare list of vectors."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "A text."}]})
+
+    inputs: Texts = Field(description="One text or several.")
+    normalize: bool = Field(True, description="Whether vectors get length one.")
+    truncate: bool | None = Field(
+        False, description="Whether texts that are too long are cut; else they are refused."
+    )
+    truncation_direction: Literal["right", "Right"] = Field(
+        "right", description="Texts are cut at their end; nothing else is offered."
+    )
+    prompt_name: str | None = Field(
+        None, description="Name of the model's prompt to put before each text."
+    )
+    dimensions: int | None = Field(
+        None, ge=1, description="Keep only so many leading dimensions, renormalised."
+    )
