@@ -15,7 +15,7 @@ from arrowembed.errors import ArrowEmbedError
 from arrowembed.server.errors import answer_error, answer_http_error
 from arrowembed.server.lifecycle import lifespan
 from arrowembed.server.requests import BodyLimit, CatchAll, RequestId
-from arrowembed.server.routes import health, native
+from arrowembed.server.routes import admin, health, native
 from arrowembed.server.served import ServedModels
 from arrowembed.server.settings import ServerSettings, read_settings
 
@@ -57,7 +57,7 @@ def create_app(
     app.state.models = ServedModels(settings)
     app.state.started = time.monotonic()
     app.state.draining = False
-    for routes in (native, health):
+    for routes in (native, health, admin):
         app.include_router(routes.router)
     return app
 

@@ -11,7 +11,8 @@ from arrowembed.server.errors import ServiceError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from arrowembed.server.served import ServedModels, Variant
+    from arrowembed.server.served import ServedModels
+    from arrowembed.server.variant import Variant
 
 logger = logging.getLogger("arrowembed.server")
 

@@ -8,35 +8,73 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from arrowembed.server.errors import TABLE
+from arrowembed.server.arrow_stream import ARROW
 from arrowembed.server.schemas.native import ErrorResponse
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-_MEANINGS = {
-    400: "The body is no JSON.",
-    404: "There is no such model.",
-    408: "The body did not come in time.",
-    413: "The body is too large.",
-    415: "The body is of another type.",
-    422: "A field is missing, unknown or wrong, or a text cannot be taken.",
-    429: "Too many texts are waiting, or the client asks too often.",
-    500: "The server failed; its log says why.",
-    503: "The server is loading, shutting down or short of memory.",
-    504: "It took too long.",
-}
+_STREAM = {"schema": {"type": "string", "format": "binary"}}
 
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": meaning}
-    for status, meaning in _MEANINGS.items()
-    if any(kind.http == status for kind in TABLE.values())
+    for status, meaning in {
+        400: "The body is no JSON.",
+        404: "There is no such model.",
+        408: "The body did not come in time.",
+        413: "The body is too large.",
+        415: "The body is of another type.",
+        422: "A field is missing, unknown or wrong, or a text cannot be taken.",
+        429: "Too many texts are waiting, or the client asks too often.",
+        500: "The server failed; its log says why.",
+        503: "The server is loading, shutting down or short of memory.",
+        504: "It took too long.",
+    }.items()
 }
 """What can go wrong with any request that has a body."""
 
 
-def json_body(*forms: type[BaseModel]) -> dict[str, Any]:
-    """The body of a route that takes JSON of any of some forms."""
+def json_body(
+    *forms: type[BaseModel], arrow: bool = False, query: type[BaseModel] | None = None
+) -> dict[str, Any]:
+    """The body of a route that takes JSON of any of some forms.
+
+    Args:
+        forms: The forms.
+        arrow: Whether it takes an Arrow stream, too.
+        query: A form whose fields may stand in the query.
+    """
     schemas = [form.model_json_schema() for form in forms]
-    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    content = {"application/json": {"schema": schemas[0]}}
+    if len(schemas) > 1:
+        examples = [example for schema in schemas for example in schema.pop("examples", [])]
+        content = {"application/json": {"schema": {"anyOf": schemas, "examples": examples}}}
+    if arrow:
+        content[ARROW] = _STREAM
+    extra: dict[str, Any] = {"requestBody": {"required": True, "content": content}}
+    if query is not None:
+        extra["parameters"] = _parameters(query)
+    return extra
+
+
+def arrow_too(description: str) -> dict[str, Any]:
+    """An answer that may also be an Arrow stream."""
+    return {"description": description, "content": {ARROW: _STREAM}}
+
+
+def _parameters(form: type[BaseModel]) -> list[dict[str, Any]]:
+    fields = form.model_json_schema()["properties"]
+    return [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": field["description"],
+            # There is no null in a query: a field is left out instead.
+            "schema": next(
+                (kind for kind in field.get("anyOf", []) if kind != {"type": "null"}),
+                {key: field[key] for key in ("type", "enum") if key in field},
+            ),
+        }
+        for name, field in fields.items()
+    ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from itertools import pairwise
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -11,7 +10,8 @@ from starlette.responses import Response
 
 from arrowembed import __version__, _core, get_num_threads
 from arrowembed.server.errors import ServiceError
-from arrowembed.server.routes import json_response, models_of, settings_of
+from arrowembed.server.routes.answering import json_response, models_of, settings_of
+from arrowembed.server.routes.described import described
 from arrowembed.server.schemas.native import ErrorResponse, ModelList
 
 router = APIRouter(tags=["service"])
@@ -66,29 +66,5 @@ async def models(request: Request) -> Response:
 
 
 def _models(request: Request) -> list[dict[str, Any]]:
-    served = models_of(request)
-    listed = []
-    for model in served:
-        weights = [0.0, *model.cumulative_weights]
-        shares = [(b - a) / weights[-1] for a, b in pairwise(weights)]
-        variants = []
-        for variant, share in zip(model.variants, shares, strict=True):
-            embedder = variant.current.embedder if variant.current else None
-            variants.append(
-                {
-                    "name": variant.variant,
-                    "state": variant.state,
-                    "share": share,
-                    "dimensions": embedder.dimension if embedder else None,
-                    "max_seq_length": embedder.max_seq_length if embedder else None,
-                }
-            )
-        listed.append(
-            {
-                "name": model.name,
-                "default": model is served.default,
-                "aliases": served.aliases(model),
-                "variants": variants,
-            }
-        )
-    return listed
+    models = models_of(request)
+    return [described(models, model) for model in models]

@@ -1,31 +1,39 @@
-"""The service's own dialect: `POST /embed`."""
+"""The service's own dialect: embed, compare and tokenize texts."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from arrowembed.quantization import quantize_embeddings
-from arrowembed.server.bodies import check_texts, checked, checked_query, read_json
+from arrowembed.server import arrow_stream
+from arrowembed.server.arrow_stream import ARROW
+from arrowembed.server.bodies import (
+    check_texts,
+    checked,
+    checked_query,
+    media_type,
+    read_body,
+    read_json,
+)
 from arrowembed.server.errors import ServiceError, use_dialect
 from arrowembed.server.requests import within
-from arrowembed.server.routes import (
+from arrowembed.server.routes.answering import (
+    encode,
     json_response,
     models_of,
+    normalization,
     settings_of,
+    usage_of,
     variant_header,
 )
-from arrowembed.server.routes.documented import ERRORS, json_body
+from arrowembed.server.routes.documented import ERRORS, arrow_too, json_body
 from arrowembed.server.schemas import native, tei
+from arrowembed.server.variant import check_options
 from arrowembed.server.vectors import written
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from arrowembed.scheduler import Encoded
-    from arrowembed.server.served import ServedModel
+from arrowembed.similarity import similarity, similarity_pairwise
 
 router = APIRouter(tags=["native"])
 
@@ -34,91 +42,144 @@ router = APIRouter(tags=["native"])
     "/embed",
     summary="Embed texts",
     response_model=native.EmbedResponse,
-    responses=ERRORS,
-    openapi_extra=json_body(native.EmbedRequest, tei.EmbedRequest),
+    responses={**ERRORS, 200: arrow_too("Vectors in the order of their texts.")},
+    openapi_extra=json_body(
+        native.EmbedRequest, tei.EmbedRequest, arrow=True, query=native.EmbedOptions
+    ),
 )
 async def embed(request: Request) -> Response:
     """The vectors of texts, in their order.
 
     With `texts` the answer is an object. With `inputs` request and answer are those of
-    text-embeddings-inference: a bare list of vectors.
+    text-embeddings-inference: a bare list of vectors. An Arrow stream with one column of texts is
+    taken, too, and is the answer to those who accept it; its options stand in the query.
     """
-    fields = await read_json(request, settings_of(request).request_seconds)
-    if request.url.query:
-        fields = {**checked_query(native.EmbedOptions, request), **fields}
+    options = checked_query(native.EmbedOptions, request) if request.url.query else {}
+    if media_type(request) == ARROW:
+        settings = settings_of(request)
+        body = await read_body(request, settings.request_seconds)
+        texts = arrow_stream.read_texts(body, settings)
+        return await _embed(request, checked(native.EmbedRequest, {**options, "texts": texts}))
+    fields = {**options, **await read_json(request, settings_of(request).request_seconds)}
     if "inputs" not in fields:
-        return await _embed_native(request, checked(native.EmbedRequest, fields))
+        return await _embed(request, checked(native.EmbedRequest, fields))
     if "texts" in fields:
         raise ServiceError("invalid_request", "texts, inputs: one of them, not both")
     use_dialect(request, "tei")
-    return await _embed_tei(request, checked(tei.EmbedRequest, fields))
+    return await _embed_as_tei(request, checked(tei.EmbedRequest, fields))
 
 
-async def _embed_native(request: Request, wanted: native.EmbedRequest) -> Response:
+@router.post(
+    "/similarity",
+    summary="Compare texts",
+    response_model=native.SimilarityResponse,
+    responses=ERRORS,
+    openapi_extra=json_body(native.SimilarityRequest),
+)
+async def compare(request: Request) -> Response:
+    """How similar the texts of each pair are, or one text and each of several.
+
+    An error's `index` counts all texts in the order in which they stand in the request.
+    """
+    fields = await read_json(request, settings_of(request).request_seconds)
+    wanted = checked(native.SimilarityRequest, fields)
+    if wanted.pairs is not None:
+        texts = [text for pair in wanted.pairs for text in pair]
+    else:
+        texts = [wanted.source or "", *(wanted.targets or [])]
+    served, encoded = await encode(
+        request,
+        wanted.model,
+        texts,
+        prompt_name=wanted.prompt_name,
+        prompt=wanted.prompt,
+        truncate=wanted.truncate,
+    )
+    vectors, function = encoded.vectors, served.embedder.similarity_function
+    if wanted.pairs is not None:
+        similarities = similarity_pairwise(function, vectors[::2], vectors[1::2])
+    else:
+        similarities = similarity(function, vectors[0], vectors[1:])[0]
+    answer = {
+        "similarities": similarities,
+        "function": function,
+        "model": served.name,
+        "usage": usage_of(encoded),
+    }
+    return json_response(answer, variant_header(request, served))
+
+
+@router.post(
+    "/tokenize",
+    summary="Take texts apart into tokens",
+    response_model=native.TokenizeResponse,
+    responses=ERRORS,
+    openapi_extra=json_body(native.TokenizeRequest),
+)
+async def tokenize(request: Request) -> Response:
+    """The ids of each text's tokens, as the model sees them."""
+    settings = settings_of(request)
+    fields = await read_json(request, settings.request_seconds)
+    wanted = checked(native.TokenizeRequest, fields)
+    check_texts(wanted.texts, settings)
+    async with within(settings.request_seconds, request):
+        served = await models_of(request).get(wanted.model)
+        options = {"prompt_name": wanted.prompt_name, "prompt": wanted.prompt}
+        check_options(served, options)
+        features = await asyncio.to_thread(served.embedder.tokenize, wanted.texts, **options)
+    answer = {
+        "input_ids": features["input_ids"],
+        "model": served.name,
+        "max_seq_length": served.embedder.max_seq_length,
+    }
+    return json_response(answer, variant_header(request, served))
+
+
+async def _embed(request: Request, wanted: native.EmbedRequest) -> Response:
     served, encoded = await encode(
         request,
         wanted.model,
         wanted.texts,
         prompt_name=wanted.prompt_name,
         prompt=wanted.prompt,
-        normalize=_normalize(wanted.normalize),
+        normalize=normalization(wanted.normalize),
         truncate=wanted.truncate,
         truncate_dim=wanted.dimensions,
     )
-    vectors = quantize_embeddings(encoded.vectors, wanted.precision)
-    answer = {
-        "embeddings": written(vectors, wanted.encoding),
+    dimensions = encoded.vectors.shape[1]
+    _check_ranges(wanted, dimensions)
+    vectors = quantize_embeddings(encoded.vectors, wanted.precision, wanted.ranges)
+    facts = {
         "model": served.name,
-        "dimensions": encoded.vectors.shape[1],
+        "dimensions": dimensions,
         "precision": wanted.precision,
         "usage": usage_of(encoded),
     }
-    return json_response(answer, variant_header(request, served))
+    headers = variant_header(request, served)
+    if ARROW in request.headers.get("accept", "") or media_type(request) == ARROW:
+        return Response(arrow_stream.write_vectors(vectors, facts), 200, headers, ARROW)
+    return json_response({"embeddings": written(vectors, wanted.encoding), **facts}, headers)
 
 
-async def _embed_tei(request: Request, wanted: tei.EmbedRequest) -> Response:
+async def _embed_as_tei(request: Request, wanted: tei.EmbedRequest) -> Response:
     served, encoded = await encode(
         request,
         None,
         wanted.inputs,
         prompt_name=wanted.prompt_name,
-        normalize=_normalize(wanted.normalize),
+        normalize=normalization(wanted.normalize),
         truncate=bool(wanted.truncate),
         truncate_dim=wanted.dimensions,
     )
     return json_response(encoded.vectors, variant_header(request, served))
 
 
-async def encode(
-    request: Request, model: str | None, texts: Sequence[str], **options: Any
-) -> tuple[ServedModel, Encoded]:
-    """Embeds the texts of a request, within the limits of the service.
-
-    Args:
-        request: Whose answer it is for; its body has been read.
-        model: Name of the model; None is the default one.
-        texts: The texts.
-        options: As for `Scheduler.encode`.
-    """
-    settings = settings_of(request)
-    check_texts(texts, settings)
-    async with within(settings.request_seconds, request):
-        served, encoded = await models_of(request).encode(model, texts, **options)
-    request.state.served, request.state.encoded = served, encoded
-    return served, encoded
-
-
-def usage_of(encoded: Encoded) -> dict[str, int]:
-    """What a request cost, as `schemas.native.Usage` has it."""
-    return {
-        "texts": len(encoded.vectors),
-        "tokens": encoded.tokens,
-        "truncated": encoded.truncated,
-        "cached": encoded.cache_hits,
-    }
-
-
-def _normalize(wanted: bool | None) -> str | None:
-    if wanted is None:
-        return None
-    return "l2" if wanted else "none"
+def _check_ranges(wanted: native.EmbedRequest, dimensions: int) -> None:
+    if wanted.ranges is not None and any(len(row) != dimensions for row in wanted.ranges):
+        raise ServiceError("invalid_request", f"ranges: expected two lists of {dimensions} numbers")
+    if wanted.ranges is None and wanted.precision in ("int8", "uint8"):
+        raise ServiceError(
+            "invalid_request",
+            f"ranges: {wanted.precision} needs them, so that vectors of all requests are scaled "
+            "alike; send them in JSON",
+        )

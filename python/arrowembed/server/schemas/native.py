@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from arrowembed.options import Precision
 from arrowembed.server.schemas.fields import Request, Texts
 
 Encoding = Literal["json", "base64"]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
-class EmbedOptions(Request):
-    """How texts are to be embedded; `POST /embed` also takes these in its query."""
+class Usage(BaseModel):
+    """What a request cost."""
+
+    texts: int = Field(description="Texts.")
+    tokens: int = Field(description="Tokens, special ones included.")
+    truncated: int = Field(description="Texts that were too long and were cut.")
+    cached: int = Field(description="Texts whose vectors were there already.")
+
+
+class TextOptions(Request):
+    """Which model is to read texts, and with what in front of them."""
 
     model: str | None = Field(None, description="Name of the model; else the default one.")
     prompt_name: str | None = Field(
         None, description="Name of the model's prompt to put before each text."
     )
     prompt: str | None = Field(None, description="Text to put before each text.")
+
+
+class EmbedOptions(TextOptions):
+    """How texts are to be embedded; `POST /embed` also takes these in its query."""
+
     normalize: bool | None = Field(
         None, description="Whether vectors get length one; else what the model prescribes."
     )
@@ -44,15 +59,68 @@ class EmbedRequest(EmbedOptions):
     )
 
     texts: Texts = Field(description="One text or several.")
+    ranges: Annotated[list[list[Finite]], Field(min_length=2, max_length=2)] | None = Field(
+        None,
+        description="For int8 and uint8: lowest and highest value of each dimension, so that "
+        "vectors of all requests are scaled alike.",
+    )
 
 
-class Usage(BaseModel):
-    """What a request cost."""
+class SimilarityRequest(TextOptions):
+    """Texts to compare: pairs of them, or one with several."""
 
-    texts: int = Field(description="Texts.")
-    tokens: int = Field(description="Tokens, special ones included.")
-    truncated: int = Field(description="Texts that were too long and were cut.")
-    cached: int = Field(description="Texts whose vectors were there already.")
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"source": "A cat sleeps.", "targets": ["The cat is asleep.", "It rains."]},
+                {"pairs": [["A cat sleeps.", "The cat is asleep."]]},
+            ]
+        }
+    )
+
+    source: str | None = Field(None, description="A text that is compared with all targets.")
+    targets: Texts | None = Field(None, description="What it is compared with.")
+    pairs: (
+        Annotated[
+            list[Annotated[list[str], Field(min_length=2, max_length=2)]], Field(min_length=1)
+        ]
+        | None
+    ) = Field(None, description="Pairs of texts, each compared with each other.")
+    truncate: bool = Field(
+        True, description="Whether texts that are too long are cut; else they are refused."
+    )
+
+    @model_validator(mode="after")
+    def _check_form(self) -> Self:
+        given = (self.source is not None, self.targets is not None, self.pairs is not None)
+        if given not in ((True, True, False), (False, False, True)):
+            raise ValueError("expected either source and targets, or pairs")
+        return self
+
+
+class SimilarityResponse(BaseModel):
+    """How similar texts are; more is more similar."""
+
+    similarities: list[float] = Field(description="For each target, or for each pair.")
+    function: str = Field(description="The model's own: cosine, dot, euclidean or manhattan.")
+    model: str = Field(description="Name of the model.")
+    usage: Usage
+
+
+class TokenizeRequest(TextOptions):
+    """Texts to take apart."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"texts": "A text."}]})
+
+    texts: Texts = Field(description="One text or several.")
+
+
+class TokenizeResponse(BaseModel):
+    """Tokens as the model sees them: special ones added, cut to its longest input."""
+
+    input_ids: list[list[int]] = Field(description="Token ids of each text.")
+    model: str = Field(description="Name of the model.")
+    max_seq_length: int = Field(description="Longest input in tokens.")
 
 
 class EmbedResponse(BaseModel):
