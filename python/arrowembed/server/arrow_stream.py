@@ -40,7 +40,10 @@ def read_texts(body: bytes, settings: ServerSettings) -> list[str]:
     texts: list[str] = []
     try:
         messages = arrow.ipc.MessageReader.open_stream(body)
-        schema = arrow.ipc.read_schema(messages.read_next_message())
+        first = _next(messages)
+        if first is None:
+            raise ServiceError("malformed_request", "the body is no Arrow IPC stream: it is empty")
+        schema = arrow.ipc.read_schema(first)
         _check_schema(schema)
         for message in iter(lambda: _next(messages), None):
             if message.type != "record batch" or _is_compressed(message):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -154,10 +155,10 @@ def _invalid(form: type[BaseModel], error: ErrorDetails) -> ServiceError:
         case "extra_forbidden":
             known = ", ".join(form.model_fields)
             return ServiceError("invalid_request", f"{where}: no such field; known are {known}")
-        case "string_unicode":
-            message = f"{where}: holds a lone surrogate, which no text in Unicode has"
-            return ServiceError("invalid_text", message, index=index)
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+        case "lone_surrogate":
+            return ServiceError("invalid_text", f"{where}: {error['msg']}", index=index)
+    message = error["msg"].removeprefix("Value error, ")
+    message = re.sub("^(Input|Value|List) should", "should", message)
     return ServiceError("invalid_request", f"{where}: {message}", index=index)
 
 

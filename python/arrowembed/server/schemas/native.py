@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from arrowembed.options import Precision
-from arrowembed.server.schemas.fields import Request, Texts
+from arrowembed.server.schemas.fields import Request, Text, Texts
 
 Encoding = Literal["json", "base64"]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -25,11 +25,11 @@ class Usage(BaseModel):
 class TextOptions(Request):
     """Which model is to read texts, and with what in front of them."""
 
-    model: str | None = Field(None, description="Name of the model; else the default one.")
-    prompt_name: str | None = Field(
+    model: Text | None = Field(None, description="Name of the model; else the default one.")
+    prompt_name: Text | None = Field(
         None, description="Name of the model's prompt to put before each text."
     )
-    prompt: str | None = Field(None, description="Text to put before each text.")
+    prompt: Text | None = Field(None, description="Text to put before each text.")
 
 
 class EmbedOptions(TextOptions):
@@ -78,11 +78,11 @@ class SimilarityRequest(TextOptions):
         }
     )
 
-    source: str | None = Field(None, description="A text that is compared with all targets.")
+    source: Text | None = Field(None, description="A text that is compared with all targets.")
     targets: Texts | None = Field(None, description="What it is compared with.")
     pairs: (
         Annotated[
-            list[Annotated[list[str], Field(min_length=2, max_length=2)]], Field(min_length=1)
+            list[Annotated[list[Text], Field(min_length=2, max_length=2)]], Field(min_length=1)
         ]
         | None
     ) = Field(None, description="Pairs of texts, each compared with each other.")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from arrowembed.server.schemas.fields import LenientRequest, Texts
+from arrowembed.server.schemas.fields import LenientRequest, Text, Texts
 
 
 class EmbedRequest(LenientRequest):
@@ -22,7 +22,7 @@ class EmbedRequest(LenientRequest):
     truncation_direction: Literal["right", "Right"] = Field(
         "right", description="Texts are cut at their end; nothing else is offered."
     )
-    prompt_name: str | None = Field(
+    prompt_name: Text | None = Field(
         None, description="Name of the model's prompt to put before each text."
     )
     dimensions: int | None = Field(
