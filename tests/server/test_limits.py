@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
+from running import running
 
 from arrowembed.errors import QueueFullError
 
@@ -20,9 +21,9 @@ ARROW = {"content-type": "application/vnd.apache.arrow.stream"}
 
 
 @pytest.fixture(scope="module")
-def strict(serve, bert_mean_folder):
+def strict(bert_mean_folder):
     """A service with narrow limits."""
-    with serve(
+    with running(
         models=[str(bert_mean_folder)],
         max_texts=3,
         max_text_chars=50,
