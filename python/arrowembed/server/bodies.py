@@ -68,9 +68,7 @@ def parse_json(body: bytes) -> Any:
         ServiceError: It is not UTF-8 or not JSON, has a field twice, or is nested too deeply.
     """
     try:
-        return json.loads(
-            body.decode("utf-8"), object_pairs_hook=_distinct, parse_constant=_refused
-        )
+        return _DECODER.decode(body.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise _malformed(f"it is not UTF-8 at byte {error.start}") from error
     except json.JSONDecodeError as error:
@@ -165,3 +163,6 @@ def _invalid(form: type[BaseModel], error: ErrorDetails) -> ServiceError:
 def _shown(name: str) -> str:
     """A field's name as it may stand in a message; it comes from outside."""
     return ascii(name)[1:-1][:64]
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_refused)

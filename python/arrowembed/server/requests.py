@@ -8,8 +8,6 @@ import uuid
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
-from starlette.datastructures import MutableHeaders
-
 from arrowembed.server.errors import ServiceError, error_response, told
 
 if TYPE_CHECKING:
@@ -22,7 +20,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 """What is taken over from clients: nothing that could forge a line of a log."""
 
 _PATIENCE = 0.05
-"""Seconds after which it is worth to look whether the client is still there."""
+"""Seconds after which it is worth to watch the time, and whether the client is still there."""
 
 
 class RequestId:
@@ -42,7 +40,8 @@ class RequestId:
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                header = (b"x-request-id", request_id.encode("ascii"))
+                message["headers"] = [*message.get("headers", []), header]
             await send(message)
 
         await self._app(scope, receive, send_with_id)
@@ -122,31 +121,32 @@ async def within(seconds: float, request: Request) -> AsyncIterator[None]:
         ServiceError: With the code `timeout` or `client_closed_request`.
     """
     task = cast("asyncio.Task[object]", asyncio.current_task())
-    gone = False
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    given_up: list[ServiceError] = []
 
     async def watch() -> None:
-        nonlocal gone
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-        gone = True
+        try:
+            async with asyncio.timeout_at(end):
+                while (await request.receive())["type"] != "http.disconnect":
+                    pass
+            given_up.append(ServiceError("client_closed_request", "the client is gone"))
+        except TimeoutError:
+            why = f"not done within {seconds:g} seconds; send fewer texts at a time"
+            given_up.append(ServiceError("timeout", why))
         task.cancel()
 
     watching: list[asyncio.Task[None]] = []
-    loop = asyncio.get_running_loop()
-    # Most answers are there before a task to watch would have started.
+
+    # Most answers are there before it would have been worth to watch.
     timer = loop.call_later(_PATIENCE, lambda: watching.append(loop.create_task(watch())))
     try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError as error:
-        raise ServiceError(
-            "timeout", f"not done within {seconds:g} seconds; send fewer texts at a time"
-        ) from error
+        yield
     except asyncio.CancelledError:
-        if not gone:
+        if not given_up:
             raise
         task.uncancel()
-        raise ServiceError("client_closed_request", "the client is gone") from None
+        raise given_up[0] from None
     finally:
         timer.cancel()
         for watcher in watching:

@@ -54,7 +54,8 @@ async def embed(request: Request) -> Response:
     text-embeddings-inference: a bare list of vectors. An Arrow stream with one column of texts is
     taken, too, and is the answer to those who accept it; its options stand in the query.
     """
-    options = checked_query(native.EmbedOptions, request) if request.url.query else {}
+    has_query = request.scope["query_string"]
+    options = checked_query(native.EmbedOptions, request) if has_query else {}
     if media_type(request) == ARROW:
         settings = settings_of(request)
         body = await read_body(request, settings.request_seconds)
