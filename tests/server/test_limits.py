@@ -71,7 +71,10 @@ BODIES = [
         '{"texts": "a", "precision": "int8", "ranges": [[0], [1]]}',
         of("invalid_request", "ranges: expected two lists of "),
     ),
-    ('{"texts": "a", "prompt_name": "no"}', of("invalid_request", "prompt_name: tiny has no such")),
+    (
+        '{"texts": "a", "prompt_name": "no"}',
+        of("unknown_prompt", "prompt_name: tiny has no such", 404),
+    ),
     ('{"texts": "a", "model": "no"}', of("unknown_model", "model: there is no 'no' here", 404)),
     ('{"texts": "a", "model": "\\ud800"}', of("invalid_text", "model: holds half")),
     (
@@ -104,9 +107,9 @@ def test_bad_bodies(service, body, expected):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({}, "expected either source and targets, or pairs"),
-        ({"source": "a"}, "expected either"),
-        ({"source": "a", "targets": ["b"], "pairs": [["a", "b"]]}, "expected either"),
+        ({}, "source: Field required"),
+        ({"source": "a"}, "targets: Field required"),
+        ({"source": "a", "targets": ["b"], "pairs": [["a", "b"]]}, "source: no such field"),
         ({"source": "a", "targets": []}, "targets: "),
         ({"pairs": [["a", "b"], ["c"]]}, "pairs[1]: "),
         ({"pairs": [["a", 1]]}, "pairs[0][1]: should be a valid string"),
@@ -121,7 +124,7 @@ def test_bad_comparisons(service, fields, message):
 def test_bad_tokenizations(service):
     assert service.error("/tokenize", {"texts": 1})[0] == 422
     status, error = service.error("/tokenize", {"texts": "a", "prompt_name": "no"})
-    assert (status, error["code"]) == (422, "invalid_request")
+    assert (status, error["code"]) == (404, "unknown_prompt")
     assert service.error("/tokenize", {"texts": ["a"] * 101})[1]["code"] == "too_many_texts"
 
 

@@ -52,6 +52,7 @@ TABLE: dict[str, Kind] = {
     "forbidden": Kind(403, "PERMISSION_DENIED"),
     "not_found": Kind(404, "NOT_FOUND"),
     "unknown_model": Kind(404, "NOT_FOUND"),
+    "unknown_prompt": Kind(404, "NOT_FOUND"),
     "method_not_allowed": Kind(405, "UNIMPLEMENTED"),
     "slow_request": Kind(408, "DEADLINE_EXCEEDED"),
     "conflict": Kind(409, "FAILED_PRECONDITION"),

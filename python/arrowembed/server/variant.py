@@ -167,7 +167,7 @@ def check_options(served: ServedModel, options: Mapping[str, Any]) -> None:
     if prompt_name is not None and prompt_name not in (prompts := served.embedder.prompts):
         known = ", ".join(prompts) or "none"
         raise ServiceError(
-            "invalid_request", f"prompt_name: {served.name} has no such prompt; known are {known}"
+            "unknown_prompt", f"prompt_name: {served.name} has no such prompt; known are {known}"
         )
 
 

@@ -16,22 +16,33 @@ if TYPE_CHECKING:
 
 _STREAM = {"schema": {"type": "string", "format": "binary"}}
 
-ERRORS: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse, "description": meaning}
-    for status, meaning in {
-        400: "The body is no JSON.",
-        404: "There is no such model.",
-        408: "The body did not come in time.",
-        413: "The body is too large.",
-        415: "The body is of another type.",
-        422: "A field is missing, unknown or wrong, or a text cannot be taken.",
-        429: "Too many texts are waiting, or the client asks too often.",
-        500: "The server failed; its log says why.",
-        503: "The server is loading, shutting down or short of memory.",
-        504: "It took too long.",
-    }.items()
+_MEANINGS = {
+    400: "The body is no JSON.",
+    404: "There is no such model, or it has no such prompt.",
+    408: "The body did not come in time.",
+    413: "The body is too large.",
+    415: "The body is of another type.",
+    422: "A field is missing, unknown or wrong, or a text cannot be taken.",
+    429: "Too many texts are waiting, or the client asks too often.",
+    500: "The server failed; its log says why.",
+    503: "The server is loading, shutting down or short of memory.",
+    504: "It took too long.",
 }
-"""What can go wrong with any request that has a body."""
+
+
+def errors_in(form: Any) -> dict[int | str, dict[str, Any]]:
+    """What can go wrong with any request that has a body.
+
+    Args:
+        form: The form of an error, a model or a union of several.
+    """
+    return {
+        status: {"model": form, "description": meaning} for status, meaning in _MEANINGS.items()
+    }
+
+
+ERRORS = errors_in(ErrorResponse)
+"""The same in the service's own form."""
 
 
 def json_body(

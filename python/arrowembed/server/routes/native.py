@@ -29,7 +29,7 @@ from arrowembed.server.routes.answering import (
     usage_of,
     variant_header,
 )
-from arrowembed.server.routes.documented import ERRORS, arrow_too, json_body
+from arrowembed.server.routes.documented import ERRORS, arrow_too, errors_in, json_body
 from arrowembed.server.schemas import native, tei
 from arrowembed.server.variant import check_options
 from arrowembed.server.vectors import written
@@ -41,8 +41,11 @@ router = APIRouter(tags=["native"])
 @router.post(
     "/embed",
     summary="Embed texts",
-    response_model=native.EmbedResponse,
-    responses={**ERRORS, 200: arrow_too("Vectors in the order of their texts.")},
+    response_model=native.EmbedResponse | tei.Vectors,
+    responses={
+        **errors_in(native.ErrorResponse | tei.ErrorInTei),
+        200: arrow_too("Vectors in the order of their texts."),
+    },
     openapi_extra=json_body(
         native.EmbedRequest, tei.EmbedRequest, arrow=True, query=native.EmbedOptions
     ),
@@ -75,7 +78,7 @@ async def embed(request: Request) -> Response:
     summary="Compare texts",
     response_model=native.SimilarityResponse,
     responses=ERRORS,
-    openapi_extra=json_body(native.SimilarityRequest),
+    openapi_extra=json_body(native.TargetsRequest, native.PairsRequest),
 )
 async def compare(request: Request) -> Response:
     """How similar the texts of each pair are, or one text and each of several.
@@ -83,11 +86,13 @@ async def compare(request: Request) -> Response:
     An error's `index` counts all texts in the order in which they stand in the request.
     """
     fields = await read_json(request, settings_of(request).request_seconds)
-    wanted = checked(native.SimilarityRequest, fields)
-    if wanted.pairs is not None:
+    wanted: native.PairsRequest | native.TargetsRequest
+    if "pairs" in fields:
+        wanted = checked(native.PairsRequest, fields)
         texts = [text for pair in wanted.pairs for text in pair]
     else:
-        texts = [wanted.source or "", *(wanted.targets or [])]
+        wanted = checked(native.TargetsRequest, fields)
+        texts = [wanted.source, *wanted.targets]
     served, encoded = await encode(
         request,
         wanted.model,
@@ -97,7 +102,7 @@ async def compare(request: Request) -> Response:
         truncate=wanted.truncate,
     )
     vectors, function = encoded.vectors, served.embedder.similarity_function
-    if wanted.pairs is not None:
+    if isinstance(wanted, native.PairsRequest):
         similarities = similarity_pairwise(function, vectors[::2], vectors[1::2])
     else:
         similarities = similarity(function, vectors[0], vectors[1:])[0]
@@ -176,11 +181,13 @@ async def _embed_as_tei(request: Request, wanted: tei.EmbedRequest) -> Response:
 
 
 def _check_ranges(wanted: native.EmbedRequest, dimensions: int) -> None:
-    if wanted.ranges is not None and any(len(row) != dimensions for row in wanted.ranges):
-        raise ServiceError("invalid_request", f"ranges: expected two lists of {dimensions} numbers")
-    if wanted.ranges is None and wanted.precision in ("int8", "uint8"):
+    if wanted.precision not in ("int8", "uint8"):
+        return
+    if wanted.ranges is None:
         raise ServiceError(
             "invalid_request",
             f"ranges: {wanted.precision} needs them, so that vectors of all requests are scaled "
             "alike; send them in JSON",
         )
+    if any(len(row) != dimensions for row in wanted.ranges):
+        raise ServiceError("invalid_request", f"ranges: expected two lists of {dimensions} numbers")

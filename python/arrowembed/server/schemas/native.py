@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from arrowembed.options import Precision
 from arrowembed.server.schemas.fields import Request, Text, Texts
@@ -66,36 +66,39 @@ class EmbedRequest(EmbedOptions):
     )
 
 
-class SimilarityRequest(TextOptions):
-    """Texts to compare: pairs of them, or one with several."""
+class SimilarityOptions(TextOptions):
+    """How texts are to be compared."""
 
-    model_config = ConfigDict(
-        json_schema_extra={
-            "examples": [
-                {"source": "A cat sleeps.", "targets": ["The cat is asleep.", "It rains."]},
-                {"pairs": [["A cat sleeps.", "The cat is asleep."]]},
-            ]
-        }
-    )
-
-    source: Text | None = Field(None, description="A text that is compared with all targets.")
-    targets: Texts | None = Field(None, description="What it is compared with.")
-    pairs: (
-        Annotated[
-            list[Annotated[list[Text], Field(min_length=2, max_length=2)]], Field(min_length=1)
-        ]
-        | None
-    ) = Field(None, description="Pairs of texts, each compared with each other.")
     truncate: bool = Field(
         True, description="Whether texts that are too long are cut; else they are refused."
     )
 
-    @model_validator(mode="after")
-    def _check_form(self) -> Self:
-        given = (self.source is not None, self.targets is not None, self.pairs is not None)
-        if given not in ((True, True, False), (False, False, True)):
-            raise ValueError("expected either source and targets, or pairs")
-        return self
+
+class TargetsRequest(SimilarityOptions):
+    """One text to compare with several."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"source": "A cat sleeps.", "targets": ["The cat is asleep.", "It rains."]}
+            ]
+        }
+    )
+
+    source: Text = Field(description="A text that is compared with all targets.")
+    targets: Texts = Field(description="What it is compared with.")
+
+
+class PairsRequest(SimilarityOptions):
+    """Pairs of texts to compare."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"pairs": [["A cat sleeps.", "The cat is asleep."]]}]}
+    )
+
+    pairs: Annotated[
+        list[Annotated[list[Text], Field(min_length=2, max_length=2)]], Field(min_length=1)
+    ] = Field(description="Pairs of texts, each compared with each other.")
 
 
 class SimilarityResponse(BaseModel):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
-from pydantic import ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from arrowembed.server.schemas.fields import LenientRequest, Text, Texts
+
+Vectors: TypeAlias = list[list[float]]
+"""A bare list of vectors."""
 
 
 class EmbedRequest(LenientRequest):
@@ -28,3 +31,10 @@ class EmbedRequest(LenientRequest):
     dimensions: int | None = Field(
         None, ge=1, description="Keep only so many leading dimensions, renormalised."
     )
+
+
+class ErrorInTei(BaseModel):
+    """An error."""
+
+    error: str = Field(description="What was wrong, where, and what to do.")
+    error_type: str = Field(description="validation, overloaded, unhealthy or backend.")
