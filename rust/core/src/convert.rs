@@ -18,6 +18,7 @@ use crate::hf::name_of;
 use crate::metadata::{FORMAT_VERSION, Metadata, Source, tool};
 use crate::open::{SourceModel, TokenizerSource};
 use crate::weights::embedded::hex;
+use crate::weights::guard;
 use crate::weights::pack::{Planned, plan_packed, plan_row_major};
 use crate::weights::write::{WeightsFile, WeightsWriter};
 use crate::weights::{DType, TensorSource};
@@ -293,6 +294,7 @@ pub(crate) fn write_weights(
     if progress(planned.len(), planned.len()).is_break() {
         return Err(Error::Interrupted);
     }
+    guard::check(&source.maps(), origin)?;
     Ok((writer.finish()?, reports))
 }
 

@@ -21,6 +21,7 @@ use crate::pool::Normalize;
 use crate::resident::{available_memory, warn_if_short_of_memory};
 use crate::threads::{self, Monitor};
 use crate::tokenize::{Tokenizer, Tokens};
+use crate::weights::guard;
 
 /// Texts that go through all steps together. Bounds what a call of millions of texts holds in memory
 /// and does before its monitor is asked.
@@ -118,8 +119,10 @@ impl Engine {
         let short_of_memory =
             warn_if_short_of_memory(file.weights_bytes, available_memory(), &file.path);
         let model = context::load(device, &metadata, &*opened.weights, opened.compute)?;
+        let maps = opened.weights.maps();
+        guard::check(&maps, &file.path)?;
         Ok(Self {
-            maps: if model.mapped() { opened.weights.maps() } else { Vec::new() },
+            maps: if model.mapped() { maps } else { Vec::new() },
             model,
             tokenizer,
             cache: Cache::new(config.cache),
@@ -279,6 +282,14 @@ impl Engine {
     /// Length of a vector: the hidden size, or what the dense layers behind the pooling make of it.
     pub fn embedding_size(&self) -> usize {
         self.metadata.embedding_size(self.dimensions.hidden_size)
+    }
+
+    /// Whether the model's files are still what they were when they were mapped, as far as they have been read.
+    ///
+    /// # Errors
+    /// [`Error::InvalidFile`] if one was cut short meanwhile, or its disk failed.
+    pub(crate) fn check_files(&self) -> Result<()> {
+        guard::check(&self.maps, &self.file.path)
     }
 
     /// What the engine knows of itself.

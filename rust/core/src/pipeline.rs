@@ -270,12 +270,14 @@ impl Engine {
                 self.model.forward_together(batch, monitor, consume)
             })
         {
-            return result.map(drop);
+            // What else went wrong may be because of that.
+            return self.check_files().and(result.map(drop));
         }
-        threads::for_each(jobs, monitor, brief, |mut job| {
+        let result = threads::for_each(jobs, monitor, brief, |mut job| {
             compute(&mut job, &mut |batch, consume| Some(self.model.forward(batch, consume)))
                 .unwrap_or(Ok(0))
-        })
+        });
+        self.check_files().and(result)
     }
 
     /// Whether sequences take so little that nobody would want to stop them.

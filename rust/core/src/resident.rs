@@ -29,7 +29,8 @@ impl Engine {
         if chunk == 0 {
             return Err(Error::argument("chunk", "is 0, allowed is 1 or more"));
         }
-        preload(&self.maps, chunk, monitor)
+        preload(&self.maps, chunk, monitor)?;
+        self.check_files()
     }
 
     /// Locks the mapped weights in memory until the engine is dropped (`mlock`): the system can neither drop

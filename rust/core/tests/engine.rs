@@ -560,3 +560,33 @@ fn an_engine_says_what_it_is() {
     assert_eq!(BERT.metadata().architecture, "bert");
     assert!(format!("{:?}", *BERT).contains("cpu"));
 }
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_cut_while_it_is_mapped_is_an_error_and_not_the_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let arrow = folder.path().join("arrow");
+    convert(&model("bert"), &arrow, &ConvertOptions::default(), &mut |_, _| {
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    let gguf = folder.path().join("model.gguf");
+    let committed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/data/gguf");
+    std::fs::copy(committed.join("bert-256-Q8_0.gguf"), &gguf).unwrap();
+    let sound = open("bert", CacheLimits::OFF);
+    let text = ["a text of a few words"];
+    let expected = sound.encode(&text).unwrap();
+    for (path, file) in [(&arrow, arrow.join("model.arrow")), (&gguf, gguf.clone())] {
+        let engine = Engine::builder().cache(CacheLimits::OFF).open(path).unwrap();
+        engine.encode(&text).unwrap();
+        // Behind its header, before most of its weights.
+        std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(40_000).unwrap();
+        for _ in 0..2 {
+            let error = engine.encode(&text).unwrap_err();
+            assert!(matches!(error.code(), "invalid_file" | "io"), "{error}");
+            assert!(error.to_string().contains(file.file_name().unwrap().to_str().unwrap()));
+        }
+        assert_eq!(engine.preload(1 << 16, None).unwrap_err().code(), "invalid_file");
+        assert_eq!(sound.encode(&text).unwrap(), expected);
+    }
+}

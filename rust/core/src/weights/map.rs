@@ -7,13 +7,15 @@ use std::sync::Arc;
 use arrow_buffer::Buffer;
 use bytes::Bytes;
 
+use super::guard::Guarded;
 use crate::error::{Error, Result};
 
 /// Maps a whole file for reading; the buffer and all its slices keep the map alive.
 ///
 /// Nothing is read yet: pages come in as they are touched, and processes that map the same file
 /// share them. The file must not be changed in place while it is mapped. This crate never does; it
-/// replaces files by renaming, which leaves the old file's map as it was.
+/// replaces files by renaming, which leaves the old file's map as it was. If somebody cuts it short all the same,
+/// [`guard`](super::guard) keeps the process alive.
 pub(crate) fn map(path: &Path) -> Result<Buffer> {
     map_file(&open_regular(path)?, path)
 }
@@ -106,7 +108,7 @@ pub(crate) fn map_file(file: &File, path: &Path) -> Result<Buffer> {
     // change under us only if another process writes to the file in place, which the contract above
     // forbids; every mapping reader has to rely on that.
     let map = unsafe { memmap2::Mmap::map(file) }.map_err(Error::io(path))?;
-    Ok(Buffer::from(Bytes::from_owner(map)))
+    Ok(Buffer::from(Bytes::from_owner(Guarded::new(map))))
 }
 
 #[cfg(all(test, unix))]

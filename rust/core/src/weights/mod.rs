@@ -9,6 +9,7 @@
 pub(crate) mod arrow;
 pub(crate) mod embedded;
 pub(crate) mod float16;
+pub(crate) mod guard;
 pub(crate) mod map;
 #[cfg(any(test, feature = "measure"))]
 pub(crate) mod memory;

@@ -19,6 +19,8 @@ const PREFIX: usize = 8;
 pub(crate) struct SafetensorsFiles {
     entries: Vec<Entry>,
     by_name: HashMap<String, usize>,
+    /// The files, whole.
+    maps: Vec<Buffer>,
 }
 
 #[derive(Debug)]
@@ -36,7 +38,7 @@ impl SafetensorsFiles {
     /// # Errors
     /// [`Error::InvalidFile`] if a header is damaged or a tensor is in two files.
     pub(crate) fn open(paths: &[PathBuf]) -> Result<Self> {
-        let mut source = Self { entries: Vec::new(), by_name: HashMap::new() };
+        let mut source = Self { entries: Vec::new(), by_name: HashMap::new(), maps: Vec::new() };
         for path in paths {
             source.add(path, "")?;
         }
@@ -49,6 +51,7 @@ impl SafetensorsFiles {
     /// As for `open`.
     pub(crate) fn add(&mut self, path: &Path, prefix: &str) -> Result<()> {
         let file = &map(path)?;
+        self.maps.push(file.clone());
         let (header, metadata) = SafeTensors::read_metadata(file)
             .map_err(|e| Error::invalid_file(path, e.to_string()))?;
         for name in metadata.offset_keys() {
@@ -77,6 +80,10 @@ fn slice(file: &Buffer, base: usize, info: &TensorInfo) -> Option<Buffer> {
 }
 
 impl TensorSource for SafetensorsFiles {
+    fn maps(&self) -> Vec<Buffer> {
+        self.maps.clone()
+    }
+
     fn names(&self) -> Vec<&str> {
         self.entries.iter().map(|entry| entry.name.as_str()).collect()
     }
