@@ -47,8 +47,9 @@ def workers_of(service):
     return {p for p in pids if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()}
 
 
-def test_it_stops_when_all_it_accepted_is_answered(process, bert_mean_folder):
-    service = process(bert_mean_folder)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_stops_when_all_it_accepted_is_answered(process, workers, bert_mean_folder):
+    service = process(bert_mean_folder, "--workers", workers)
     with half_a_request(service) as connection:
         service.popen.send_signal(signal.SIGTERM)
         service.wait_until(None)

@@ -72,6 +72,12 @@ async def _open_once(settings: ServerSettings) -> None:
 class _Workers(Multiprocess):
     """Several processes behind one socket; one that dies is replaced."""
 
+    def terminate_all(self) -> None:
+        """Stops the processes; the last of them to go ends the listening, not this one."""
+        super().terminate_all()
+        for socket in self.sockets:
+            socket.close()
+
     def handle_hup(self) -> None:
         """Has each process load its models anew, instead of starting new processes."""
         for process in self.processes:
