@@ -94,6 +94,7 @@ def test_a_lone_surrogate_is_named_with_its_position(model):
     with pytest.raises(InvalidTextError, match="surrogate") as caught:
         model.encode(["fine", "fine too", "broken \ud800"])
     assert "2" in str(caught.value)
+    assert caught.value.index == 2
     assert isinstance(caught.value, ValueError)
     with pytest.raises(InvalidTextError):
         model.encode("\udfff")

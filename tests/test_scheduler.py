@@ -78,14 +78,16 @@ def test_wrong_requests_are_refused_as_by_encode(plain):
     scheduler = Scheduler(plain)
 
     async def main():
-        with pytest.raises(TextTypeError, match="text 1 is None"):
+        with pytest.raises(TextTypeError, match="text 1 is None") as caught:
             await scheduler.encode(["a", None])
+        assert caught.value.index == 1
         with pytest.raises(InvalidArgumentError, match="truncate_dim"):
             await scheduler.encode(["a"], truncate_dim=0)
         with pytest.raises(InvalidArgumentError, match="no-such-prompt"):
             await scheduler.encode(["a"], prompt_name="no-such-prompt")
-        with pytest.raises(TextTooLongError, match="text 1 "):
+        with pytest.raises(TextTooLongError, match="text 1 ") as caught:
             await scheduler.encode(["a", "long " * 5000], truncate=False)
+        assert caught.value.index == 1
         with pytest.raises(InvalidArgumentError, match="timeout"):
             await scheduler.drain(-1)
 

@@ -12,6 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from peers import environments
@@ -119,8 +120,8 @@ def overhead(bench: Bench) -> tuple[float, float]:
 
         # In turns, so that both see the same machine.
         for text in bench.texts[:400]:
-            timed(engine, lambda text=text: bench.embedder.encode([text]))
-            timed(served, lambda text=text: request(text))
+            timed(engine, partial(bench.embedder.encode, [text]))
+            timed(served, partial(request, text))
     return statistics.median(engine), statistics.median(served)
 
 

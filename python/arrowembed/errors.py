@@ -37,6 +37,8 @@ class ArrowEmbedError(Exception):
     """
 
     code: str = "error"
+    index: int | None = None
+    """Position of the text that it is about, where it is about one."""
 
 
 class ModelNotFoundError(ArrowEmbedError, FileNotFoundError):

@@ -41,6 +41,7 @@ impl TextColumn {
                     "expected an Arrow column of strings, got {given}, which has neither \
                      __arrow_c_stream__ nor __arrow_c_array__; use encode for other collections"
                 ),
+                None,
             ));
         };
         for piece in &pieces {
@@ -55,13 +56,14 @@ impl TextColumn {
                          and cast other types to strings",
                         piece.data_type()
                     ),
+                    None,
                 ));
             }
             // Offsets and UTF-8 are what the rest relies on; a producer may have got them wrong.
             piece
                 .to_data()
                 .validate_full()
-                .map_err(|e| invalid_text(py, format!("the Arrow column is damaged: {e}")))?;
+                .map_err(|e| invalid_text(py, format!("the Arrow column is damaged: {e}"), None))?;
         }
         Ok(Self(pieces))
     }

@@ -28,11 +28,15 @@ pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
             let strerror = source.to_string();
             let strerror = strerror.split(" (os error").next().unwrap_or(&strerror);
             let arguments = (source.raw_os_error(), strerror, path.as_os_str());
-            return new(py, class(error), arguments, error.code());
+            return new(py, class(error), arguments, error.code(), None);
         }
         _ => {}
     }
-    new(py, class(error), (error.to_string(),), error.code())
+    let index = match error {
+        Error::TextTooLong { index, .. } | Error::NonFinite { index } => Some(*index),
+        _ => None,
+    };
+    new(py, class(error), (error.to_string(),), error.code(), index)
 }
 
 /// The one table from the core's errors to exception classes.
@@ -61,13 +65,13 @@ fn class(error: &Error) -> &'static str {
 }
 
 /// Something that is no text was given where texts are expected.
-pub(crate) fn text_type(py: Python<'_>, message: String) -> PyErr {
-    new(py, "TextTypeError", (message,), "text_type")
+pub(crate) fn text_type(py: Python<'_>, message: String, index: Option<usize>) -> PyErr {
+    new(py, "TextTypeError", (message,), "text_type", index)
 }
 
 /// A text cannot be written as UTF-8.
-pub(crate) fn invalid_text(py: Python<'_>, message: String) -> PyErr {
-    new(py, "InvalidTextError", (message,), "invalid_text")
+pub(crate) fn invalid_text(py: Python<'_>, message: String, index: Option<usize>) -> PyErr {
+    new(py, "InvalidTextError", (message,), "invalid_text", index)
 }
 
 /// A new exception of that class; whatever goes wrong in making it is raised instead.
@@ -76,10 +80,14 @@ fn new<'py>(
     class: &str,
     arguments: impl pyo3::call::PyCallArgs<'py>,
     code: &str,
+    index: Option<usize>,
 ) -> PyErr {
     let make = || {
         let exception = py.import("arrowembed.errors")?.getattr(class)?.call1(arguments)?;
         exception.setattr("code", code)?;
+        if let Some(index) = index {
+            exception.setattr("index", index)?;
+        }
         Ok(exception)
     };
     make().map_or_else(|error: PyErr| error, PyErr::from_value)

@@ -13,6 +13,7 @@ pub(crate) fn texts(sequence: &Bound<'_, PyAny>) -> PyResult<Vec<PyBackedStr>> {
         return Err(text_type(
             sequence.py(),
             "expected a list of texts, got a single text; put it into a list".to_owned(),
+            None,
         ));
     }
     let mut texts = Vec::with_capacity(sequence.len().unwrap_or(0));
@@ -37,7 +38,11 @@ fn text(position: usize, item: &Bound<'_, PyAny>) -> PyResult<PyBackedStr> {
         } else {
             format!("of type {}", item.get_type().name()?)
         };
-        return Err(text_type(py, format!("text {position} is {what}, not a str; {remedy}")));
+        return Err(text_type(
+            py,
+            format!("text {position} is {what}, not a str; {remedy}"),
+            Some(position),
+        ));
     };
     PyBackedStr::try_from(string.clone()).map_err(|error| {
         if !error.is_instance_of::<PyUnicodeEncodeError>(py) {
@@ -51,6 +56,7 @@ fn text(position: usize, item: &Bound<'_, PyAny>) -> PyResult<PyBackedStr> {
                 "text {position} holds half of a surrogate pair{place}, which is no character; \
                  text.encode(\"utf-8\", \"replace\").decode() puts \"?\" in its place"
             ),
+            Some(position),
         )
     })
 }
