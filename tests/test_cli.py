@@ -21,6 +21,7 @@ COMMANDS = [
     "similarity",
     "search",
     "serve",
+    "keys",
     "validate",
     "benchmark",
     "verify",

@@ -23,6 +23,7 @@ _COMMANDS = {
     "similarity": (f"{_HERE}.similarity", "Show how similar texts are to each other."),
     "search": (f"{_HERE}.search", "Find the lines of a file that are nearest to a query."),
     "serve": (f"{_HERE}.serve", "Answer requests over HTTP."),
+    "keys": (f"{_HERE}.keys", "Make API keys for serve."),
     "validate": (_CONVERTER, "Compare the engine with a float64 reference."),
     "benchmark": (_CONVERTER, "Measure load time, latency, throughput and memory."),
     "verify": (f"{_HERE}.models", "Check every tensor of a model file against its checksum."),

@@ -13,9 +13,14 @@ from starlette.middleware import Middleware
 from arrowembed import __version__
 from arrowembed.errors import ArrowEmbedError
 from arrowembed.server.errors import answer_error, answer_http_error
+from arrowembed.server.guards import cors, make_access, make_rate_limiter
 from arrowembed.server.lifecycle import lifespan
+from arrowembed.server.observe.metrics import Metrics
+from arrowembed.server.observe.middleware import Observe
+from arrowembed.server.observe.tracing import UNTRACED, Tracing
 from arrowembed.server.requests import BodyLimit, CatchAll, RequestId
-from arrowembed.server.routes import admin, health, native
+from arrowembed.server.routes import admin, health, monitoring, native
+from arrowembed.server.security.middleware import Authenticate, SecurityHeaders
 from arrowembed.server.served import ServedModels
 from arrowembed.server.settings import ServerSettings, read_settings
 
@@ -23,12 +28,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastapi import FastAPI
+    from opentelemetry.sdk.trace import TracerProvider
+
+_DOCS = (
+    "/docs",
+    "/openapi.json",
+    "/static-offline-docs/favicon.png",
+    "/static-offline-docs/swagger-ui-bundle.js",
+    "/static-offline-docs/swagger-ui.css",
+)
+_MACHINES = ("/health", "/ready", "/metrics")
+"""What orchestrators and Prometheus ask for all the time."""
+_POLICY_OF_DOCS = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; frame-ancestors 'none'"
+)
 
 
 def create_app(
     settings: ServerSettings | None = None,
     *,
     on_failed_start: Callable[[Exception], object] | None = None,
+    tracer_provider: TracerProvider | None = None,
 ) -> FastAPI:
     """The service as an ASGI application.
 
@@ -36,11 +57,15 @@ def create_app(
         settings: All that can be set; None reads the environment.
         on_failed_start: Called when a model that is to be loaded at the start cannot be; without
             it, the service goes on and is never ready.
+        tracer_provider: Where the spans of requests go; None leaves that to the settings.
 
     Raises:
         InvalidArgumentError: A setting is wrong.
     """
     settings = settings or read_settings()
+    metrics = Metrics()
+    traced = settings.tracing or tracer_provider is not None
+    tracing = Tracing(tracer_provider) if traced else None
     app = FastAPIOffline(
         redoc_url=None,
         title="arrowembed",
@@ -48,24 +73,37 @@ def create_app(
         version=__version__,
         root_path=settings.root_path,
         lifespan=partial(lifespan, on_failed_start=on_failed_start),
-        middleware=_middlewares(settings),
+        middleware=_middlewares(settings, metrics, tracing),
         exception_handlers={ArrowEmbedError: answer_error, HTTPException: answer_http_error},
-        # It would note what was in a request that failed.
-        telemetry={"tracing": False, "metrics": False, "logs": False},
+        telemetry=UNTRACED if tracing is None else tracing.config,
     )
     app.state.settings = settings
-    app.state.models = ServedModels(settings)
+    app.state.models = ServedModels(settings, metrics)
+    app.state.metrics = metrics
+    app.state.tracing = tracing
+    app.state.rate_limiter = make_rate_limiter(settings, metrics)
     app.state.started = time.monotonic()
     app.state.draining = False
-    for routes in (native, health, admin):
+    for routes in (native, health, admin, monitoring):
         app.include_router(routes.router)
     return app
 
 
-def _middlewares(settings: ServerSettings) -> list[Middleware]:
+def _middlewares(
+    settings: ServerSettings, metrics: Metrics, tracing: Tracing | None
+) -> list[Middleware]:
     """What is around every request, the outermost first."""
     return [
         Middleware(RequestId),
+        Middleware(Observe, metrics=metrics, tracing=tracing, quiet=_MACHINES),
+        Middleware(SecurityHeaders, policies={"/docs": _POLICY_OF_DOCS}),
+        *cors(settings),
         Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
         Middleware(CatchAll),
+        Middleware(
+            Authenticate,
+            access=make_access(settings),
+            public=(*_MACHINES, *_DOCS),
+            allowed_hosts=settings.allowed_hosts,
+        ),
     ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from starlette.responses import JSONResponse
 
 from arrowembed.errors import ArrowEmbedError
+from arrowembed.server.observe.record import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,6 +75,8 @@ TABLE: dict[str, Kind] = {
         retry_after=1,
     ),
     "client_closed_request": Kind(499, "CANCELLED"),
+    "authentication_unavailable": Kind(503, "UNAVAILABLE", retry_after=10),
+    "rate_limit_unavailable": Kind(503, "UNAVAILABLE", retry_after=1),
     "closed": Kind(503, "UNAVAILABLE", "the server is shutting down", retry_after=1),
     "loading": Kind(503, "UNAVAILABLE", retry_after=1),
     "model_unavailable": Kind(503, "UNAVAILABLE", retry_after=10),
@@ -153,7 +156,8 @@ def told(error: BaseException) -> Told:
     if hidden is None:
         return Told(code, str(error), getattr(error, "index", None))
     if TABLE[code].http == 500:
-        logger.error("%s: %s", code, error, exc_info=error)
+        # What an exception says may quote a text; `observe.logs` decides what is shown of it.
+        logger.error("%s", code, exc_info=error)
     return Told(code, hidden, getattr(error, "index", None))
 
 
@@ -172,6 +176,7 @@ def error_response(
     scope: Scope, error: Told, headers: dict[str, str] | None = None
 ) -> JSONResponse:
     """The answer to a request that failed, in the dialect of the request."""
+    current().code = error.code
     after = error.kind.retry_after
     headers = {**({"retry-after": str(after)} if after is not None else {}), **(headers or {})}
     body = error_body(dialect_of(scope), error, request_id_of(scope))

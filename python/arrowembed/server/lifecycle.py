@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from arrowembed import set_num_threads
 from arrowembed.server.errors import ServiceError
+from arrowembed.server.observe.sampling import sample_regularly
 from arrowembed.server.watch import watch
 
 if TYPE_CHECKING:
@@ -33,7 +34,10 @@ async def lifespan(
     models: ServedModels = app.state.models
     if settings.num_threads is not None:
         set_num_threads(settings.num_threads)
-    tasks = [asyncio.create_task(_load(models, on_failed_start))]
+    tasks = [
+        asyncio.create_task(_load(models, on_failed_start)),
+        asyncio.create_task(sample_regularly(models, app.state.metrics)),
+    ]
     if settings.watch_seconds is not None:
         tasks.append(asyncio.create_task(watch(models, settings.watch_seconds)))
     with _on_signals(app, tasks):
@@ -42,6 +46,10 @@ async def lifespan(
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await models.close()
+    if app.state.rate_limiter is not None:
+        await app.state.rate_limiter.close()
+    if app.state.tracing is not None:
+        await asyncio.to_thread(app.state.tracing.close)
 
 
 async def _load(

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,16 @@ from uvicorn.supervisors import Multiprocess
 from arrowembed import get_num_threads
 from arrowembed.server.app import create_app
 from arrowembed.server.errors import ServiceError
+from arrowembed.server.guards import check_tls, warn_of_open_doors
+from arrowembed.server.observe.logs import configure_logging
+from arrowembed.server.observe.metrics import FOLDER_VARIABLE, Metrics
 from arrowembed.server.served import ServedModels
 
 if TYPE_CHECKING:
+    import socket
+
+    from fastapi import FastAPI
+
     from arrowembed.server.settings import ServerSettings
 
 
@@ -25,8 +33,12 @@ def run(settings: ServerSettings) -> None:
     """Serves until it is told to stop by SIGTERM or SIGINT.
 
     Raises:
-        ArrowEmbedError: A model that is to be loaded at the start cannot be.
+        ArrowEmbedError: A model that is to be loaded at the start cannot be, or keys or
+            certificates cannot be read.
     """
+    configure_logging(settings.log_level, settings.log_form)
+    check_tls(settings)
+    warn_of_open_doors(settings)
     # uvicorn raises a signal again after it has stopped as asked; that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if settings.workers > 1:
@@ -42,9 +54,11 @@ def _run_one(settings: ServerSettings) -> None:
         failures.append(error.__cause__ or error)
         server.should_exit = True
 
+    settings, management = _bind_management(settings)
     app = create_app(settings, on_failed_start=stop)
-    server = uvicorn.Server(_config(settings, app))
-    server.run()
+    config = _config(settings, app)
+    server = uvicorn.Server(config)
+    server.run([config.bind_socket(), *management] if management else None)
     if failures:
         raise failures[0]
 
@@ -54,13 +68,35 @@ def _run_several(settings: ServerSettings) -> None:
     if settings.num_threads is None:
         threads = max(1, get_num_threads() // settings.workers)
         settings = settings.model_copy(update={"num_threads": threads})
-    config = _config(settings, partial(create_app, settings), factory=True)
-    _Workers(config, [config.bind_socket()]).run()
+    settings, management = _bind_management(settings)
+    config = _config(settings, partial(_worker_app, settings), factory=True)
+    with tempfile.TemporaryDirectory(prefix="arrowembed-metrics-") as folder:
+        os.environ[FOLDER_VARIABLE] = folder
+        _Workers(config, [config.bind_socket(), *management]).run()
+
+
+def _worker_app(settings: ServerSettings) -> FastAPI:
+    configure_logging(settings.log_level, settings.log_form)
+    return create_app(settings)
+
+
+def _bind_management(settings: ServerSettings) -> tuple[ServerSettings, list[socket.socket]]:
+    """The socket for metrics and administration, if it is wanted, and settings that know its port.
+
+    The same application answers there; its routes look at where a request came in.
+    """
+    if settings.management_port is None:
+        return settings, []
+    config = uvicorn.Config(
+        "", host=settings.management_host, port=settings.management_port, log_config=None
+    )
+    bound = config.bind_socket()
+    return settings.model_copy(update={"management_port": bound.getsockname()[1]}), [bound]
 
 
 async def _open_once(settings: ServerSettings) -> None:
     """So that what is wrong is said once, and no worker fetches or packs what another does, too."""
-    models = ServedModels(settings)
+    models = ServedModels(settings, Metrics())
     try:
         await models.load_eager()
     except ServiceError as error:
@@ -95,8 +131,12 @@ def _config(settings: ServerSettings, app: Any, *, factory: bool = False) -> uvi
         root_path=settings.root_path,
         http="httptools",
         ws="none",
+        log_config=None,
         access_log=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=settings.trusted_proxies,
+        ssl_certfile=settings.tls_certificate,
+        ssl_keyfile=settings.tls_key,
         server_header=False,
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.shutdown_seconds,

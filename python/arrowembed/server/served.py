@@ -11,18 +11,17 @@ from typing import TYPE_CHECKING, Any
 from arrowembed.errors import ClosedError
 from arrowembed.server.errors import ServiceError
 from arrowembed.server.model_settings import VariantSettings
-from arrowembed.server.variant import Variant, check_options
+from arrowembed.server.observe.record import current
+from arrowembed.server.variant import MAIN, Variant, check_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from arrowembed.scheduler import Encoded
     from arrowembed.server.model_settings import ModelSettings
+    from arrowembed.server.observe.metrics import Metrics
     from arrowembed.server.settings import ServerSettings
     from arrowembed.server.variant import ServedModel
-
-MAIN = "main"
-"""Name of the variant of a model that has only one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +45,12 @@ class ServedModels:
 
     Args:
         settings: Which they are.
+        metrics: What counts what they do.
     """
 
-    def __init__(self, settings: ServerSettings) -> None:
+    def __init__(self, settings: ServerSettings, metrics: Metrics) -> None:
         self._settings = settings
+        self._metrics = metrics
         self._models: dict[str, Model] = {}
         self._by_name: dict[str, Model] = {}
         """Under every name: its own, aliases, NAME@VARIANT."""
@@ -118,15 +119,20 @@ class ServedModels:
             ServiceError: As `get`; others come from `Scheduler.encode`.
         """
         variant = self.find(name).choose()
+        record = current()
+        record.model = variant.label
         while True:
             served = await variant.get()
             check_options(served, options)
             try:
-                return served, await served.scheduler.encode(texts, **options)
+                encoded = await served.scheduler.encode(texts, **options)
             except ClosedError:
                 # It was replaced between the two lines above, unless all is over.
                 if self._closed or variant.current is served:
                     raise
+            else:
+                record.add(encoded)
+                return served, encoded
 
     async def load_eager(self) -> None:
         """Loads all models that are not to wait for the first request.
@@ -179,9 +185,14 @@ class ServedModels:
             Variant(
                 model.name,
                 variant.name,
-                variant.source or model.source,
-                {**of_model, **variant.opening(), "prompts": {**model.prompts, **variant.prompts}},
-                self._settings,
+                source=variant.source or model.source,
+                opening={
+                    **of_model,
+                    **variant.opening(),
+                    "prompts": {**model.prompts, **variant.prompts},
+                },
+                limits=self._settings,
+                metrics=self._metrics,
             )
             for variant in given
         ]

@@ -29,6 +29,8 @@ from arrowembed.server.model_settings import (
     model_of_environment,
     written,
 )
+from arrowembed.server.observe.settings import ObserveSettings
+from arrowembed.server.security.settings import RateLimitSettings, SecuritySettings
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -116,12 +118,23 @@ SECTIONS: tuple[type[BaseModel], ...] = (
     ListenSettings,
     LimitSettings,
     LifeSettings,
+    SecuritySettings,
+    RateLimitSettings,
+    ObserveSettings,
 )
 """The parts of the settings, in the order in which they are shown."""
 
 
 class ServerSettings(
-    ServedSettings, EngineOptions, ListenSettings, LimitSettings, LifeSettings, BaseSettings
+    ServedSettings,
+    EngineOptions,
+    ListenSettings,
+    LimitSettings,
+    LifeSettings,
+    SecuritySettings,
+    RateLimitSettings,
+    ObserveSettings,
+    BaseSettings,
 ):
     """All settings of the service; those of `EngineOptions` hold for models that say nothing."""
 

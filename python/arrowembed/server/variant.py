@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from arrowembed.embedder import Embedder
@@ -23,12 +24,16 @@ from arrowembed.server.watch import files_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
+    from arrowembed.server.observe.metrics import Metrics
     from arrowembed.server.settings import ServerSettings
     from arrowembed.server.watch import Files
 
 logger = logging.getLogger("arrowembed.server")
 
 T = TypeVar("T")
+
+MAIN = "main"
+"""Name of the variant of a model that has only one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +53,23 @@ class Variant:
     """A place for a model: empty, or with the one that answers at present."""
 
     def __init__(
-        self, name: str, variant: str, source: str, opening: dict[str, Any], limits: ServerSettings
+        self,
+        name: str,
+        variant: str,
+        *,
+        source: str,
+        opening: dict[str, Any],
+        limits: ServerSettings,
+        metrics: Metrics,
     ) -> None:
         self.name, self.variant = name, variant
+        self.label = name if variant == MAIN else f"{name}@{variant}"
+        """What metrics and logs call it."""
         self.current: ServedModel | None = None
         self.failed = False
         """Whether the last attempt to load it failed."""
         self._source, self._opening, self._limits = source, opening, limits
+        self._metrics = metrics
         self._changing = asyncio.Lock()
         self._loading: asyncio.Task[ServedModel] | None = None
         self._background: set[asyncio.Task[Any]] = set()
@@ -129,10 +144,12 @@ class Variant:
         self.failed = False
         seconds = time.perf_counter() - start
         logger.info("model %s (%s) loaded in %.3f s", self.name, self.variant, seconds)
+        self._metrics.model_load.labels(self.label).observe(seconds)
         scheduler = Scheduler(
             embedder,
             max_queued_texts=self._limits.max_queued_texts,
             max_queued_tokens=self._limits.max_queued_tokens,
+            on_batch=partial(self._metrics.batch, self.label),
         )
         return ServedModel(self.name, self.variant, embedder, scheduler, seconds, files)
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Depends, Path, Request
 from starlette.responses import Response
 
 from arrowembed.server.errors import ServiceError
 from arrowembed.server.routes.answering import json_response, models_of, settings_of
 from arrowembed.server.routes.described import described
+from arrowembed.server.routes.management import management_only
 from arrowembed.server.schemas.native import ErrorResponse, ModelInfo
+from arrowembed.server.security.middleware import require
 
 router = APIRouter(
     prefix="/models",
     tags=["administration"],
+    dependencies=[Depends(management_only), Depends(require("admin"))],
     responses={
         404: {"model": ErrorResponse, "description": "There is no such model."},
         409: {"model": ErrorResponse, "description": "There are several workers."},

@@ -8,6 +8,8 @@ import orjson
 from starlette.responses import Response
 
 from arrowembed.server.bodies import check_texts
+from arrowembed.server.observe.record import current
+from arrowembed.server.rate_limit import client_key
 from arrowembed.server.requests import within
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
     from arrowembed.options import Normalize
     from arrowembed.scheduler import Encoded
+    from arrowembed.server.rate_limit import RateLimiter
     from arrowembed.server.served import ServedModels
     from arrowembed.server.settings import ServerSettings
     from arrowembed.server.variant import ServedModel
@@ -34,6 +37,22 @@ def settings_of(request: Request) -> ServerSettings:
     return settings
 
 
+async def admit(request: Request, texts: Sequence[str]) -> None:
+    """Lets texts in; the answer says how many more the client may send.
+
+    Raises:
+        ServiceError: They are more or larger than a request may have, or more than the client may
+            send now (`rate_limited`).
+    """
+    check_texts(texts, settings_of(request))
+    limiter: RateLimiter | None = request.app.state.rate_limiter
+    if limiter is not None:
+        address = request.client.host if request.client else None
+        client = client_key(request.state.principal, address)
+        allowance = await limiter.take(client, len(texts))
+        current().headers.update(allowance.headers(limiter.limit))
+
+
 async def encode(
     request: Request, model: str | None, texts: Sequence[str], **options: Any
 ) -> tuple[ServedModel, Encoded]:
@@ -49,12 +68,9 @@ async def encode(
         ServiceError: A limit is passed, there is no such model, or it has not what is asked for.
         ArrowEmbedError: As `Scheduler.encode`.
     """
-    settings = settings_of(request)
-    check_texts(texts, settings)
-    async with within(settings.request_seconds, request):
-        served, encoded = await models_of(request).encode(model, texts, **options)
-    request.state.served, request.state.encoded = served, encoded
-    return served, encoded
+    await admit(request, texts)
+    async with within(settings_of(request).request_seconds, request):
+        return await models_of(request).encode(model, texts, **options)
 
 
 def normalization(wanted: bool | None) -> Normalize | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from arrowembed import __version__, _core, get_num_threads
@@ -13,8 +13,10 @@ from arrowembed.server.errors import ServiceError
 from arrowembed.server.routes.answering import json_response, models_of, settings_of
 from arrowembed.server.routes.described import described
 from arrowembed.server.schemas.native import ErrorResponse, ModelList
+from arrowembed.server.security.middleware import require
 
 router = APIRouter(tags=["service"])
+_known = [Depends(require("embed"))]
 
 
 @router.get("/health", summary="Whether the process is alive")
@@ -37,7 +39,7 @@ async def ready(request: Request) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/info", summary="What the service is")
+@router.get("/info", summary="What the service is", dependencies=_known)
 async def info(request: Request) -> Response:
     """Version, models and limits."""
     settings = settings_of(request)
@@ -59,7 +61,7 @@ async def info(request: Request) -> Response:
     )
 
 
-@router.get("/models", summary="The models", response_model=ModelList)
+@router.get("/models", summary="The models", response_model=ModelList, dependencies=_known)
 async def models(request: Request) -> Response:
     """All models of the service, loaded or not."""
     return json_response({"models": _models(request)})

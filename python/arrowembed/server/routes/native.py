@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from arrowembed.quantization import quantize_embeddings
 from arrowembed.server import arrow_stream
 from arrowembed.server.arrow_stream import ARROW
 from arrowembed.server.bodies import (
-    check_texts,
     checked,
     checked_query,
     media_type,
@@ -21,6 +20,7 @@ from arrowembed.server.bodies import (
 from arrowembed.server.errors import ServiceError, use_dialect
 from arrowembed.server.requests import within
 from arrowembed.server.routes.answering import (
+    admit,
     encode,
     json_response,
     models_of,
@@ -31,11 +31,12 @@ from arrowembed.server.routes.answering import (
 )
 from arrowembed.server.routes.documented import ERRORS, arrow_too, errors_in, json_body
 from arrowembed.server.schemas import native, tei
+from arrowembed.server.security.middleware import require
 from arrowembed.server.variant import check_options
 from arrowembed.server.vectors import written
 from arrowembed.similarity import similarity, similarity_pairwise
 
-router = APIRouter(tags=["native"])
+router = APIRouter(tags=["native"], dependencies=[Depends(require("embed"))])
 
 
 @router.post(
@@ -127,7 +128,7 @@ async def tokenize(request: Request) -> Response:
     settings = settings_of(request)
     fields = await read_json(request, settings.request_seconds)
     wanted = checked(native.TokenizeRequest, fields)
-    check_texts(wanted.texts, settings)
+    await admit(request, wanted.texts)
     async with within(settings.request_seconds, request):
         served = await models_of(request).get(wanted.model)
         options = {"prompt_name": wanted.prompt_name, "prompt": wanted.prompt}
