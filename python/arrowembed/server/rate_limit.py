@@ -171,7 +171,6 @@ class RedisBuckets:
             retry=Retry(NoBackoff(), 0),
         )
         self._redis = redis.Redis.from_pool(pool)
-        self._take: Any = self._redis.register_script(_TAKE)
 
     async def take(self, client: str, texts: int) -> Allowance:
         """See `Buckets`.
@@ -181,8 +180,8 @@ class RedisBuckets:
         """
         # A subject may be long, and is none of Redis' business.
         key = "arrowembed:rate:" + hashlib.sha256(client.encode()).hexdigest()[:32]
-        arguments = [self._limit.per_second, self._limit.burst, texts]
-        level, wait = await self._take(keys=[key], args=arguments)
+        rate, burst = self._limit.per_second, self._limit.burst
+        level, wait = await self._redis.eval(_TAKE, 1, key, rate, burst, texts)
         return Allowance(float(level), float(wait))
 
     async def close(self) -> None:
@@ -284,6 +283,7 @@ def client_key(principal: Principal, address: str | None) -> str:
         parsed = ip_address(address or "")
     except ValueError:
         return f"address:{address}"
-    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is None:
-        return f"address:{ip_network((parsed, 64), strict=False)}"
+    if isinstance(parsed, IPv6Address):
+        mapped = parsed.ipv4_mapped
+        return f"address:{mapped or ip_network((parsed, 64), strict=False)}"
     return f"address:{parsed}"
