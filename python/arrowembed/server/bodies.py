@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 
 from arrowembed.server.errors import ServiceError
 
@@ -33,7 +34,8 @@ async def read_body(request: Request, seconds: float) -> bytes:
     """The whole body.
 
     Raises:
-        ServiceError: It did not come in time (`slow_request`), or is too large.
+        ServiceError: It did not come in time (`slow_request`), not at all because the client is gone
+            (`client_closed_request`), or is too large.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -42,6 +44,8 @@ async def read_body(request: Request, seconds: float) -> bytes:
         raise ServiceError(
             "slow_request", f"the body was not there within {seconds:g} seconds"
         ) from error
+    except ClientDisconnect as error:
+        raise ServiceError("client_closed_request", "the client is gone") from error
 
 
 async def read_json(request: Request, seconds: float) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from prometheus_client import disable_created_metrics
 from uvicorn.supervisors import Multiprocess
 
 from arrowembed import get_num_threads
@@ -36,7 +37,7 @@ def run(settings: ServerSettings) -> None:
         ArrowEmbedError: A model that is to be loaded at the start cannot be, or keys or
             certificates cannot be read.
     """
-    configure_logging(settings.log_level, settings.log_form)
+    _observe(settings)
     check_tls(settings)
     warn_of_open_doors(settings)
     # uvicorn raises a signal again after it has stopped as asked; that is no failure.
@@ -76,8 +77,14 @@ def _run_several(settings: ServerSettings) -> None:
 
 
 def _worker_app(settings: ServerSettings) -> FastAPI:
-    configure_logging(settings.log_level, settings.log_form)
+    _observe(settings)
     return create_app(settings)
+
+
+def _observe(settings: ServerSettings) -> None:
+    configure_logging(settings.log_level, settings.log_form)
+    # Series of when others began, as many as there are of those.
+    disable_created_metrics()
 
 
 def _bind_management(settings: ServerSettings) -> tuple[ServerSettings, list[socket.socket]]:

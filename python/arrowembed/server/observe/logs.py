@@ -64,6 +64,8 @@ def configure_logging(level: LogLevel, form: LogForm) -> None:
         logger.handlers.clear()
         logger.propagate = True
         logger.setLevel(level.upper())
+    # Its lines hold addresses as they were asked for, and in them whatever clients put there.
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)
 
 
 def formatter(*, console: bool) -> logging.Formatter:
@@ -102,7 +104,7 @@ def _describe_exception(logger: WrappedLogger, name: str, event: EventDict) -> E
     del logger, name
     exc_info = event.pop("exc_info", None)
     if exc_info and exc_info[1] is not None:
-        event["exception"] = _described(exc_info[1])
+        event["exception"] = "\n".join(_described(exc_info[1]))
     return event
 
 

@@ -14,6 +14,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
+from arrowembed.server.errors import TABLE
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -56,6 +58,9 @@ class Metrics:
         )
         self.in_progress = self._gauge("requests_in_progress", "Requests that are being answered.")
         self.errors = self._counter("errors", "Errors that clients were told.", ("code",))
+        for code in TABLE:
+            # An increase from nothing to one would not be seen.
+            self.errors.labels(code)
         self.rate_limited = self._counter("rate_limited", "Requests refused by the rate limit.")
         self.rate_limit_store_failures = self._counter(
             "rate_limit_store_failures", "Requests that the shared store could not count."
@@ -123,8 +128,10 @@ class Metrics:
             self.tokens.labels(model).inc(record.tokens)
             self.truncated.labels(model).inc(record.truncated)
             self.cache_hits.labels(model).inc(record.cache_hits)
-            self.cache_misses.labels(model).inc(record.texts - record.cache_hits)
-            self.queue_wait.labels(model).observe(record.queue_seconds)
+            misses = record.texts - record.cache_hits
+            self.cache_misses.labels(model).inc(misses)
+            if misses:
+                self.queue_wait.labels(model).observe(record.queue_seconds)
 
     def batch(self, model: str, texts: int, tokens: int) -> None:
         """Counts texts that are computed together."""

@@ -100,8 +100,9 @@ def _fields(
         "route": route,
         "status": status,
         "duration_ms": _milliseconds(seconds),
-        "client": record.client,
     }
+    if record.client:
+        fields["client"] = record.client
     if record.code is not None:
         fields["code"] = record.code
     if record.encoded:
