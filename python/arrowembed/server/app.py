@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastapi import FastAPI
-    from opentelemetry.sdk.trace import TracerProvider
 
 _DOCS = (
     "/docs",
@@ -49,7 +48,6 @@ def create_app(
     settings: ServerSettings | None = None,
     *,
     on_failed_start: Callable[[Exception], object] | None = None,
-    tracer_provider: TracerProvider | None = None,
 ) -> FastAPI:
     """The service as an ASGI application.
 
@@ -57,15 +55,13 @@ def create_app(
         settings: All that can be set; None reads the environment.
         on_failed_start: Called when a model that is to be loaded at the start cannot be; without
             it, the service goes on and is never ready.
-        tracer_provider: Where the spans of requests go; None leaves that to the settings.
 
     Raises:
         InvalidArgumentError: A setting is wrong.
     """
     settings = settings or read_settings()
     metrics = Metrics()
-    traced = settings.tracing or tracer_provider is not None
-    tracing = Tracing(tracer_provider) if traced else None
+    tracing = Tracing() if settings.tracing else None
     app = FastAPIOffline(
         redoc_url=None,
         title="arrowembed",

@@ -26,17 +26,14 @@ UNTRACED: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 
 
 class Tracing:
-    """Makes the spans of requests.
-
-    Args:
-        provider: Where they go; `None` sends them over OTLP in the background.
+    """Makes the spans of requests, and sends them over OTLP in the background.
 
     Raises:
         MissingDependencyError: OpenTelemetry's SDK or its exporter are not installed.
     """
 
-    def __init__(self, provider: TracerProvider | None = None) -> None:
-        self._provider = provider or _otlp()
+    def __init__(self) -> None:
+        self._provider = _otlp()
         self._tracer = self._provider.get_tracer("arrowembed")
 
     @property
@@ -45,7 +42,12 @@ class Tracing:
 
         Only that: its logs would quote what is wrong with a request.
         """
-        return {**UNTRACED, "tracing": True, "tracer_provider": self._provider}
+        return {
+            **UNTRACED,
+            "tracing": True,
+            "operation_spans": False,
+            "tracer_provider": self._provider,
+        }
 
     def begin(self, record: RequestRecord) -> None:
         """Notes the request's span, and has the answer tell it (`traceresponse`, W3C).

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from arrowembed.server.errors import ServiceError
 from arrowembed.server.routes.answering import json_response, models_of, settings_of
 from arrowembed.server.routes.described import described
+from arrowembed.server.routes.documented import REFUSALS
 from arrowembed.server.routes.management import management_only
 from arrowembed.server.schemas.native import ErrorResponse, ModelInfo
 from arrowembed.server.security.middleware import require
@@ -18,7 +19,8 @@ router = APIRouter(
     prefix="/models",
     tags=["administration"],
     dependencies=[Depends(management_only), Depends(require("admin"))],
-    responses={
+    responses=REFUSALS
+    | {
         404: {"model": ErrorResponse, "description": "There is no such model."},
         409: {"model": ErrorResponse, "description": "There are several workers."},
         503: {"model": ErrorResponse, "description": "The model cannot be loaded."},

@@ -12,11 +12,18 @@ from arrowembed.server.arrow_stream import ARROW
 from arrowembed.server.schemas.native import ErrorResponse
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pydantic import BaseModel
 
 _STREAM = {"schema": {"type": "string", "format": "binary"}}
 
-_MEANINGS = {
+_OF_CLIENTS = {
+    401: "Credentials are missing or do not hold.",
+    403: "The client may not do this.",
+    503: "The server cannot check tokens now, is loading, shutting down or short of memory.",
+}
+_MEANINGS = _OF_CLIENTS | {
     400: "The body is no JSON.",
     404: "There is no such model, or it has no such prompt.",
     408: "The body did not come in time.",
@@ -25,21 +32,24 @@ _MEANINGS = {
     422: "A field is missing, unknown or wrong, or a text cannot be taken.",
     429: "Too many texts are waiting, or the client asks too often.",
     500: "The server failed; its log says why.",
-    503: "The server is loading, shutting down or short of memory.",
     504: "It took too long.",
 }
 
 
-def errors_in(form: Any) -> dict[int | str, dict[str, Any]]:
+def errors_in(
+    form: Any, meanings: Mapping[int, str] = _MEANINGS
+) -> dict[int | str, dict[str, Any]]:
     """What can go wrong with any request that has a body.
 
     Args:
         form: The form of an error, a model or a union of several.
+        meanings: What each status means.
     """
-    return {
-        status: {"model": form, "description": meaning} for status, meaning in _MEANINGS.items()
-    }
+    return {status: {"model": form, "description": meaning} for status, meaning in meanings.items()}
 
+
+REFUSALS = errors_in(ErrorResponse, _OF_CLIENTS)
+"""What can go wrong with any request for which credentials may be needed."""
 
 ERRORS = errors_in(ErrorResponse)
 """The same in the service's own form."""

@@ -12,6 +12,7 @@ from arrowembed import __version__, _core, get_num_threads
 from arrowembed.server.errors import ServiceError
 from arrowembed.server.routes.answering import json_response, models_of, settings_of
 from arrowembed.server.routes.described import described
+from arrowembed.server.routes.documented import REFUSALS
 from arrowembed.server.schemas.native import ErrorResponse, ModelList
 from arrowembed.server.security.middleware import require
 
@@ -39,7 +40,7 @@ async def ready(request: Request) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/info", summary="What the service is", dependencies=_known)
+@router.get("/info", summary="What the service is", dependencies=_known, responses=REFUSALS)
 async def info(request: Request) -> Response:
     """Version, models and limits."""
     settings = settings_of(request)
@@ -61,7 +62,13 @@ async def info(request: Request) -> Response:
     )
 
 
-@router.get("/models", summary="The models", response_model=ModelList, dependencies=_known)
+@router.get(
+    "/models",
+    summary="The models",
+    response_model=ModelList,
+    dependencies=_known,
+    responses=REFUSALS,
+)
 async def models(request: Request) -> Response:
     """All models of the service, loaded or not."""
     return json_response({"models": _models(request)})

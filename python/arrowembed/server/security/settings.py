@@ -60,7 +60,10 @@ class SecuritySettings(BaseModel):
     @classmethod
     def _split(cls, value: Any) -> Any:
         if isinstance(value, str):
-            return [part.strip() for part in value.split(",") if part.strip()]
+            value = [value]
+        if isinstance(value, list | tuple) and all(isinstance(part, str) for part in value):
+            # As an option it may be given several times, each with commas.
+            return [part.strip() for part in ",".join(value).split(",") if part.strip()]
         return value
 
     @field_validator("trusted_proxies")
