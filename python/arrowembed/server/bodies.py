@@ -34,8 +34,8 @@ async def read_body(request: Request, seconds: float) -> bytes:
     """The whole body.
 
     Raises:
-        ServiceError: It did not come in time (`slow_request`), not at all because the client is gone
-            (`client_closed_request`), or is too large.
+        ServiceError: It did not come in time (`slow_request`), the client is gone
+            (`client_closed_request`), or it is too large.
     """
     try:
         async with asyncio.timeout(seconds):
