@@ -53,7 +53,9 @@ class Service:
 def running(*, wait=True, **settings):
     """A service in a thread of this process; `wait` for the models that it loads at the start."""
     app = create_app(read_settings(port=0, **settings))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_config=None, ws="none", proxy_headers=False)
+    )
     started = threading.Event()
     startup = server.startup
 
@@ -110,11 +112,12 @@ class Process:
 
 
 def wait_for(condition):
-    """Waits until something holds."""
+    """Waits until something holds, and gives it."""
     deadline = time.monotonic() + 60
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    return found
 
 
 def start_process(log, *arguments, **environment):

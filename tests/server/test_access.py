@@ -6,6 +6,7 @@ import time
 import httpx
 import jwt
 import pytest
+from running import running
 
 from arrowembed.errors import InvalidArgumentError
 from arrowembed.server import create_app, read_settings
@@ -37,9 +38,9 @@ def keys(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def guarded(serve, keys, bert_mean_folder):
+def guarded(keys, bert_mean_folder):
     """A service that asks for keys or tokens."""
-    with serve(
+    with running(
         models=[{"name": "tiny", "source": str(bert_mean_folder)}],
         api_keys_file=keys[1],
         jwt_secret=SECRET,
@@ -272,8 +273,8 @@ def test_secrets_are_not_shown(keys):
     assert SECRET not in settings.model_dump_json()
 
 
-def test_hosts_can_be_limited(serve, bert_mean_folder):
-    with serve(
+def test_hosts_can_be_limited(bert_mean_folder):
+    with running(
         models=[{"name": "tiny", "source": str(bert_mean_folder)}],
         allowed_hosts="embed.example.org, localhost",
     ) as service:
@@ -290,8 +291,8 @@ def test_hosts_can_be_limited(serve, bert_mean_folder):
         assert service.client.get("/health").status_code == 200
 
 
-def test_routes_that_forget_their_scope_are_closed_all_the_same(keys, bert_mean_folder, serve):
-    with serve(
+def test_routes_that_forget_their_scope_are_closed_all_the_same(keys, bert_mean_folder):
+    with running(
         models=[{"name": "tiny", "source": str(bert_mean_folder)}], api_keys_file=keys[1]
     ) as service:
 

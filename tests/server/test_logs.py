@@ -9,6 +9,7 @@ import socket
 import httpx
 import pytest
 from fastapi import Request
+from running import running
 
 from arrowembed.errors import ModelFileError
 from arrowembed.server.observe.logs import formatter
@@ -145,9 +146,9 @@ def test_nothing_that_clients_send_is_logged(verbose):
     assert {line["logger"].partition(".")[0] for line in lower} == {"arrowembed", "uvicorn"}
 
 
-def test_an_error_that_nobody_foresaw_is_logged_without_what_it_says(lines, serve, bert_folder):
+def test_an_error_that_nobody_foresaw_is_logged_without_what_it_says(lines, bert_folder):
     secret = f"secret-{secrets.token_hex(8)}"
-    with serve(models=[{"name": "tiny", "source": str(bert_folder)}]) as service:
+    with running(models=[{"name": "tiny", "source": str(bert_folder)}]) as service:
 
         @service.app.post("/broken")
         async def broken(request: Request):

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from exposition import Exposition, scrape
 from prometheus_client.mmap_dict import MmapedDict
-from waiting import wait_for
+from running import running, wait_for
 
 from arrowembed.server.errors import TABLE
 
@@ -38,9 +38,9 @@ EXPECTED = {
 
 
 @pytest.fixture
-def fresh(serve, bert_mean_folder):
+def fresh(bert_mean_folder):
     """A service that nobody has asked for anything."""
-    with serve(models=[{"name": "tiny", "source": str(bert_mean_folder)}]) as service:
+    with running(models=[{"name": "tiny", "source": str(bert_mean_folder)}]) as service:
         yield service
 
 
@@ -151,13 +151,13 @@ def test_a_client_that_does_not_wait_is_counted_as_such(fresh):
     assert statuses == {"499": 1}
 
 
-def test_variants_are_told_apart(serve, bert_folder, bert_mean_folder):
+def test_variants_are_told_apart(bert_folder, bert_mean_folder):
     variants = [
         {"name": "a", "source": str(bert_folder)},
         {"name": "b", "source": str(bert_mean_folder)},
     ]
     model = {"name": "both", "source": str(bert_folder), "variants": variants}
-    with serve(models=[model]) as service:
+    with running(models=[model]) as service:
         for name in ("both@a", "both@b", "both@b"):
             assert service.post("/embed", {"texts": ["a", "b"], "model": name}).status_code == 200
         seen = scrape(service.client)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 import redis
 from fakeredis import TcpFakeServer
+from running import running
 
 from arrowembed.server import rate_limit
 from arrowembed.server.errors import ServiceError
@@ -257,8 +258,8 @@ def test_redis_that_goes_and_comes_back(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def limited(serve, bert_mean_folder, redis_url):
-    with serve(
+def limited(bert_mean_folder, redis_url):
+    with running(
         models=[{"name": "tiny", "source": str(bert_mean_folder)}],
         rate_limit=6,
         rate_limit_burst=10,
@@ -294,11 +295,11 @@ def test_without_a_limit_nothing_is_said(service):
     assert "ratelimit-policy" not in answer.headers
 
 
-def test_each_key_has_its_own_bucket(serve, bert_mean_folder):
+def test_each_key_has_its_own_bucket(bert_mean_folder):
     from arrowembed.server.security.keys import new_key
 
     made = [new_key(name, ["embed"]) for name in ("one", "two")]
-    with serve(
+    with running(
         models=[{"name": "tiny", "source": str(bert_mean_folder)}],
         api_keys=" ".join(kept.entry() for _, kept in made),
         rate_limit=5,

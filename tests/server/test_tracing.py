@@ -8,6 +8,7 @@ import threading
 
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from running import running
 
 from arrowembed.errors import MissingDependencyError
 from arrowembed.server import create_app, read_settings
@@ -55,8 +56,10 @@ def attributes_of(span):
     return {a.key: getattr(a.value, a.value.WhichOneof("value")) for a in span.attributes}
 
 
-def test_the_spans_of_a_request(collector, serve, bert_mean_folder, texts):
-    with serve(models=[{"name": "tiny", "source": str(bert_mean_folder)}], tracing=True) as service:
+def test_the_spans_of_a_request(collector, bert_mean_folder, texts):
+    with running(
+        models=[{"name": "tiny", "source": str(bert_mean_folder)}], tracing=True
+    ) as service:
         headers = {"traceparent": PARENT}
         answer = service.post("/embed?model=tiny", {"texts": texts}, headers=headers)
         assert answer.status_code == 200
@@ -95,9 +98,11 @@ def test_the_spans_of_a_request(collector, serve, bert_mean_folder, texts):
     assert attributes_of(failed)["http.response.status_code"] == 422
 
 
-def test_no_text_is_in_a_trace(collector, serve, bert_mean_folder):
+def test_no_text_is_in_a_trace(collector, bert_mean_folder):
     mark = "mark-of-a-text"
-    with serve(models=[{"name": "tiny", "source": str(bert_mean_folder)}], tracing=True) as service:
+    with running(
+        models=[{"name": "tiny", "source": str(bert_mean_folder)}], tracing=True
+    ) as service:
 
         @service.app.post("/broken")
         async def broken():

@@ -8,7 +8,7 @@ import sys
 import httpx
 import pytest
 import trustme
-from waiting import wait_for
+from running import running, wait_for
 
 from arrowembed.server import read_settings
 from arrowembed.server.guards import warn_of_open_doors
@@ -109,8 +109,8 @@ def test_only_trusted_proxies_may_say_who_the_client_is(process, bert_mean_folde
     assert answer.status_code == 403
 
 
-def test_others_are_not_believed(serve, bert_mean_folder):
-    with serve(
+def test_others_are_not_believed(bert_mean_folder):
+    with running(
         models=[{"name": "tiny", "source": str(bert_mean_folder)}], rate_limit=6, rate_limit_burst=2
     ) as service:
         body = {"texts": ["a", "b"]}
@@ -182,8 +182,8 @@ def test_pages_of_other_origins_may_not_ask(service):
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
 
-def test_origins_that_may(serve, bert_mean_folder):
-    with serve(
+def test_origins_that_may(bert_mean_folder):
+    with running(
         models=[{"name": "tiny", "source": str(bert_mean_folder)}],
         cors_origins="https://page.example, https://other.example",
         api_keys=f"web:embed:{'a' * 64}",
