@@ -20,6 +20,7 @@ from arrowembed.server.observe.middleware import Observe
 from arrowembed.server.observe.tracing import UNTRACED, Tracing
 from arrowembed.server.requests import BodyLimit, CatchAll, RequestId
 from arrowembed.server.routes import admin, health, monitoring, native
+from arrowembed.server.security.dependency import document_api_keys
 from arrowembed.server.security.middleware import Authenticate, SecurityHeaders
 from arrowembed.server.served import ServedModels
 from arrowembed.server.settings import ServerSettings, read_settings
@@ -82,6 +83,7 @@ def create_app(
     app.state.draining = False
     for routes in (native, health, admin, monitoring):
         app.include_router(routes.router)
+    document_api_keys(app)
     return app
 
 

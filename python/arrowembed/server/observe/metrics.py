@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import choose_encoder
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from arrowembed.server.observe.record import RequestRecord
+
+M = TypeVar("M", Counter, Histogram)
 
 Mode: TypeAlias = Literal["livesum", "livemax"]
 """How a gauge's values of several workers become one; those of dead ones do not count."""
@@ -45,6 +47,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._known_series: dict[tuple[object, ...], Any] = {}
         self.duration = self._histogram(
             "request_duration_seconds",
             "Time from a request's arrival to the last byte of its answer.",
@@ -117,26 +120,26 @@ class Metrics:
             seconds: Time that it took.
         """
         model = record.model
-        self.duration.labels(route, model).observe(seconds)
-        self.requests.labels(route, model, str(status)).inc()
+        self._series(self.duration, route, model).observe(seconds)
+        self._series(self.requests, route, model, str(status)).inc()
         if record.code is not None:
-            self.errors.labels(record.code).inc()
+            self._series(self.errors, record.code).inc()
         if record.code == "rate_limited":
             self.rate_limited.inc()
         if record.encoded:
-            self.texts.labels(model).inc(record.texts)
-            self.tokens.labels(model).inc(record.tokens)
-            self.truncated.labels(model).inc(record.truncated)
-            self.cache_hits.labels(model).inc(record.cache_hits)
+            self._series(self.texts, model).inc(record.texts)
+            self._series(self.tokens, model).inc(record.tokens)
+            self._series(self.truncated, model).inc(record.truncated)
+            self._series(self.cache_hits, model).inc(record.cache_hits)
             misses = record.texts - record.cache_hits
-            self.cache_misses.labels(model).inc(misses)
+            self._series(self.cache_misses, model).inc(misses)
             if misses:
-                self.queue_wait.labels(model).observe(record.queue_seconds)
+                self._series(self.queue_wait, model).observe(record.queue_seconds)
 
     def batch(self, model: str, texts: int, tokens: int) -> None:
         """Counts texts that are computed together."""
-        self.batch_texts.labels(model).observe(texts)
-        self.batch_tokens.labels(model).observe(tokens)
+        self._series(self.batch_texts, model).observe(texts)
+        self._series(self.batch_tokens, model).observe(tokens)
 
     def exposition(self, accept: str) -> tuple[bytes, str]:
         """All metrics as Prometheus reads them, and their content type.
@@ -154,6 +157,13 @@ class Metrics:
         everybody = CollectorRegistry()
         MultiProcessCollector(everybody, path=folder)
         return encode(everybody), content_type
+
+    def _series(self, metric: M, *labels: str) -> M:
+        """`metric.labels(...)`, which takes longer than to count, looked up once."""
+        found: M | None = self._known_series.get((metric, *labels))
+        if found is None:
+            found = self._known_series[metric, *labels] = metric.labels(*labels)
+        return found
 
     def _counter(self, name: str, about: str, labels: Sequence[str] = ()) -> Counter:
         return Counter(f"embedding_{name}", about, labels, registry=self.registry)

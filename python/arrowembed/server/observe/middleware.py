@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
 
+from arrowembed.server.observe.logs import request_log
 from arrowembed.server.observe.record import begin
 
 if TYPE_CHECKING:
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from arrowembed.server.observe.metrics import Metrics
     from arrowembed.server.observe.record import RequestRecord
     from arrowembed.server.observe.tracing import Tracing
-
-logger = logging.getLogger("arrowembed.server.request")
 
 _NOBODY_WAITED = 499
 _FAILED = 500
@@ -83,8 +82,9 @@ class Observe:
         route = route_of(scope)
         self._metrics.finished(record, route, status, seconds)
         level = logging.DEBUG if route in self._quiet else logging.INFO
-        if logger.isEnabledFor(level):
-            logger.log(level, "request", extra=_fields(scope, record, route, status, seconds))
+        log = request_log()
+        if log.is_enabled_for(level):
+            log.log(level, "request", **_fields(scope, record, route, status, seconds))
 
 
 def route_of(scope: Scope) -> str:

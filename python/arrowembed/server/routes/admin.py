@@ -13,7 +13,7 @@ from arrowembed.server.routes.described import described
 from arrowembed.server.routes.documented import REFUSALS
 from arrowembed.server.routes.management import management_only
 from arrowembed.server.schemas.native import ErrorResponse, ModelInfo
-from arrowembed.server.security.middleware import require
+from arrowembed.server.security.dependency import require
 
 router = APIRouter(
     prefix="/models",

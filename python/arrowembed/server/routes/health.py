@@ -14,7 +14,7 @@ from arrowembed.server.routes.answering import json_response, models_of, setting
 from arrowembed.server.routes.described import described
 from arrowembed.server.routes.documented import REFUSALS
 from arrowembed.server.schemas.native import ErrorResponse, ModelList
-from arrowembed.server.security.middleware import require
+from arrowembed.server.security.dependency import require
 
 router = APIRouter(tags=["service"])
 _known = [Depends(require("embed"))]

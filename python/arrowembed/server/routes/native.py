@@ -31,7 +31,7 @@ from arrowembed.server.routes.answering import (
 )
 from arrowembed.server.routes.documented import ERRORS, arrow_too, errors_in, json_body
 from arrowembed.server.schemas import native, tei
-from arrowembed.server.security.middleware import require
+from arrowembed.server.security.dependency import require
 from arrowembed.server.variant import check_options
 from arrowembed.server.vectors import written
 from arrowembed.similarity import similarity, similarity_pairwise

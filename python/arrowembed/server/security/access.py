@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from arrowembed.server.security.tokens import TokenVerifier
 
 AnonymousAdmin: TypeAlias = Literal["loopback", "nobody", "everybody"]
+
+_REMEMBERED = 1024
+"""Addresses and names that need not be taken apart again."""
 
 _STRANGER: Final = Principal("", "anonymous", frozenset(("embed", "search")))
 _OPERATOR: Final = Principal("", "anonymous", frozenset(("embed", "search", "admin")))
@@ -104,6 +108,7 @@ class Access:
         return self._anonymous_admin == "everybody"
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def is_loopback(address: str | None) -> bool:
     """Whether it is an address, or a name, by which a machine reaches itself only."""
     if address == "localhost":
@@ -129,12 +134,13 @@ def _from_this_machine(credentials: Credentials) -> bool:
         page = urlsplit(credentials.origin).netloc if credentials.origin else credentials.host
     except ValueError:
         return False
-    return is_loopback(host_of(credentials)) and page == credentials.host
+    return is_loopback(hostname(credentials.host)) and page == credentials.host
 
 
-def host_of(credentials: Credentials) -> str | None:
-    """The name that a request was sent to, without a port, in small letters."""
+@lru_cache(maxsize=_REMEMBERED)
+def hostname(host: str | None) -> str | None:
+    """The name in a header Host, without a port, in small letters."""
     try:
-        return urlsplit(f"//{credentials.host or ''}").hostname
+        return urlsplit(f"//{host or ''}").hostname
     except ValueError:
         return None

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
-
-from fastapi import Depends, Request
-from fastapi.security import APIKeyHeader, HTTPBearer
-from starlette.datastructures import MutableHeaders
+from typing import TYPE_CHECKING, Final
 
 from arrowembed.server.errors import ServiceError, error_response, told
 from arrowembed.server.observe.record import current
-from arrowembed.server.security.access import Credentials, host_of
-from arrowembed.server.security.principal import Principal, Scope
+from arrowembed.server.security.access import Credentials, hostname
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
-    from starlette.types import ASGIApp, Message, Receive, Send
-    from starlette.types import Scope as Connection
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from arrowembed.server.security.access import Access
+    from arrowembed.server.security.principal import Principal
 
 _FORWARDING: Final = frozenset((b"forwarded", b"x-forwarded-for", b"x-real-ip"))
 """What proxies add."""
@@ -29,9 +24,6 @@ _HEADERS: Final = {
     "referrer-policy": "no-referrer",
     "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
 }
-
-_bearer = HTTPBearer(auto_error=False, description="An API key or a token.")
-_api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key.")
 
 
 class Authenticate:
@@ -57,7 +49,7 @@ class Authenticate:
         self._public = frozenset(public)
         self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
 
-    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
         if scope["type"] == "http" and _path(scope) not in self._public:
             try:
@@ -69,7 +61,7 @@ class Authenticate:
         await self._app(scope, receive, send)
 
     async def _admit(self, credentials: Credentials) -> Principal:
-        if self._allowed_hosts and host_of(credentials) not in self._allowed_hosts:
+        if self._allowed_hosts and hostname(credentials.host) not in self._allowed_hosts:
             raise ServiceError("forbidden", "host: this service does not answer to that name")
         principal = await self._access.authenticate(credentials)
         current().client = principal.kind
@@ -86,49 +78,38 @@ class SecurityHeaders:
 
     def __init__(self, app: ASGIApp, policies: Mapping[str, str]) -> None:
         self._app = app
-        self._policies = policies
+        self._headers = _encoded(_HEADERS)
+        self._headers_of = {
+            path: _encoded({**_HEADERS, "content-security-policy": policy})
+            for path, policy in policies.items()
+        }
 
-    async def __call__(self, scope: Connection, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = _HEADERS
-        if policy := self._policies.get(_path(scope)):
-            headers = {**headers, "content-security-policy": policy}
+        headers = self._headers_of.get(_path(scope), self._headers)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(headers)
+                message["headers"] = [*message["headers"], *headers]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
 
 
-def require(scope: Scope) -> Callable[..., Awaitable[Principal]]:
-    """A dependency of routes: the client, which must have this scope."""
-
-    async def check(
-        request: Request,
-        # For the OpenAPI document; what they hold has been checked by then.
-        bearer: Annotated[object, Depends(_bearer)],
-        api_key: Annotated[object, Depends(_api_key)],
-    ) -> Principal:
-        del bearer, api_key
-        principal: Principal = request.state.principal
-        principal.demand(scope)
-        return principal
-
-    return check
+def _encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
-def _path(scope: Connection) -> str:
+def _path(scope: Scope) -> str:
     """The path without what a proxy takes off."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
 
 
-def _credentials(scope: Connection) -> Credentials:
+def _credentials(scope: Scope) -> Credentials:
     headers = dict(scope["headers"])
 
     def value(name: bytes) -> str | None:
