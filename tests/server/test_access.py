@@ -233,10 +233,13 @@ def test_with_keys_this_machine_needs_one_too(keys):
         asyncio.run(access.authenticate(Credentials(address="127.0.0.1", host="localhost")))
 
 
-def test_an_empty_file_of_keys_opens_nothing(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"# none yet\n", "holds no key"), (b"\xff", "'utf-8' codec can't")]
+)
+def test_a_file_without_keys_opens_nothing(tmp_path, content, message):
     path = tmp_path / "keys.txt"
-    path.write_text("# none yet\n")
-    with pytest.raises(InvalidArgumentError, match=r"keys\.txt: holds no key"):
+    path.write_bytes(content)
+    with pytest.raises(InvalidArgumentError, match=rf"api_keys_file: .*keys\.txt: {message}"):
         create_app(read_settings(api_keys_file=path))
 
 

@@ -14,6 +14,7 @@ import redis
 from fakeredis import TcpFakeServer
 from running import running
 
+from arrowembed.errors import InvalidArgumentError
 from arrowembed.server import rate_limit
 from arrowembed.server.errors import ServiceError
 from arrowembed.server.rate_limit import (
@@ -287,6 +288,13 @@ def test_the_service_says_what_is_left_and_when_to_come_again(limited):
     assert "embedding_rate_limited_total 2.0" in text
     assert 'embedding_errors_total{code="rate_limited"} 2.0' in text
     assert "embedding_rate_limit_store_failures_total 0.0" in text
+
+
+def test_an_address_that_is_none_is_not_repeated():
+    with pytest.raises(InvalidArgumentError, match="rate_limit_redis: expected redis://") as error:
+        RedisBuckets(SLOW, "http://user:secret@localhost")
+    assert "secret" not in str(error.value)
+    assert error.value.__suppress_context__
 
 
 def test_without_a_limit_nothing_is_said(service):

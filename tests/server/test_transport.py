@@ -87,6 +87,14 @@ def test_a_certificate_that_does_not_fit_is_named(certificates, bert_mean_folder
     assert "expected a certificate and its key, both in PEM" in said
 
 
+def test_what_is_wrong_is_said_once_and_before_workers_start(bert_mean_folder):
+    status, said = serve_once("--workers", 2, "--api-keys", "nonsense", f"tiny={bert_mean_folder}")
+    assert status == 1
+    assert said.count("error: ") == 1
+    assert "error: api_keys, line 1: expected name:scopes:hash" in said
+    assert "nonsense" not in said
+
+
 def test_only_trusted_proxies_may_say_who_the_client_is(process, bert_mean_folder):
     limit = ("--rate-limit", 6, "--rate-limit-burst", 2)
     listen = ("--host", "0.0.0.0", "--trusted-proxies", "127.0.0.0/8,10.0.0.0/8")

@@ -35,7 +35,10 @@ def make_access(settings: ServerSettings) -> Access:
         keys += read_keys(settings.api_keys.get_secret_value(), "api_keys")
     if settings.api_keys_file is not None:
         path = settings.api_keys_file
-        keys += read_keys(path.read_text("utf-8"), str(path))
+        try:
+            keys += read_keys(path.read_text("utf-8"), str(path))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidArgumentError(f"api_keys_file: {path}: {error}") from error
         if not keys:
             # Without any, everybody would be let in.
             raise InvalidArgumentError(f"api_keys_file: {path}: holds no key")

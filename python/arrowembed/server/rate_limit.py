@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from arrowembed.errors import MissingDependencyError
+from arrowembed.errors import InvalidArgumentError, MissingDependencyError
 from arrowembed.server.errors import ServiceError
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ class RedisBuckets:
 
     Raises:
         MissingDependencyError: The package `redis` is not installed.
+        InvalidArgumentError: The address is none.
     """
 
     def __init__(self, limit: RateLimit, url: str) -> None:
@@ -162,14 +163,20 @@ class RedisBuckets:
             ) from error
         self.failures: tuple[type[Exception], ...] = (RedisError, OSError)
         self._limit = limit
-        pool = redis.BlockingConnectionPool.from_url(
-            url,
-            max_connections=_REDIS_CONNECTIONS,
-            timeout=_REDIS_TIMEOUT,
-            socket_timeout=_REDIS_TIMEOUT,
-            socket_connect_timeout=_REDIS_TIMEOUT,
-            retry=Retry(NoBackoff(), 0),
-        )
+        try:
+            pool = redis.BlockingConnectionPool.from_url(
+                url,
+                max_connections=_REDIS_CONNECTIONS,
+                timeout=_REDIS_TIMEOUT,
+                socket_timeout=_REDIS_TIMEOUT,
+                socket_connect_timeout=_REDIS_TIMEOUT,
+                retry=Retry(NoBackoff(), 0),
+            )
+        except ValueError:
+            # Not repeated, nor kept as the cause: it may hold a password.
+            raise InvalidArgumentError(
+                "rate_limit_redis: expected redis://HOST:PORT, rediss://HOST:PORT or unix://PATH"
+            ) from None
         self._redis = redis.Redis.from_pool(pool)
 
     async def take(self, client: str, texts: int) -> Allowance:

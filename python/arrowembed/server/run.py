@@ -19,14 +19,14 @@ from arrowembed.server.app import create_app
 from arrowembed.server.errors import ServiceError
 from arrowembed.server.guards import check_tls, warn_of_open_doors
 from arrowembed.server.observe.logs import configure_logging
-from arrowembed.server.observe.metrics import FOLDER_VARIABLE, Metrics
-from arrowembed.server.served import ServedModels
+from arrowembed.server.observe.metrics import FOLDER_VARIABLE
 
 if TYPE_CHECKING:
     import socket
 
     from fastapi import FastAPI
 
+    from arrowembed.server.served import ServedModels
     from arrowembed.server.settings import ServerSettings
 
 
@@ -103,7 +103,7 @@ def _bind_management(settings: ServerSettings) -> tuple[ServerSettings, list[soc
 
 async def _open_once(settings: ServerSettings) -> None:
     """So that what is wrong is said once, and no worker fetches or packs what another does, too."""
-    models = ServedModels(settings, Metrics())
+    models: ServedModels = create_app(settings).state.models
     try:
         await models.load_eager()
     except ServiceError as error:
