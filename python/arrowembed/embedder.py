@@ -434,6 +434,14 @@ class Embedder:
             "token_type_ids": [type_ids for _, type_ids, _ in encodings],
         }
 
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """The text that token ids stand for, as near as the tokenizer can tell.
+
+        Raises:
+            InvalidArgumentError: Something is no token id.
+        """
+        return self._engine.decode(token_ids, skip_special_tokens=skip_special_tokens)
+
     def info(self) -> ModelInfo:
         """What is known of the model, the engine and what they have done so far."""
         engine, totals, metadata = self._engine.info(), self._engine.totals(), self._metadata

@@ -19,7 +19,7 @@ from arrowembed.server.observe.metrics import Metrics
 from arrowembed.server.observe.middleware import Observe
 from arrowembed.server.observe.tracing import UNTRACED, Tracing
 from arrowembed.server.requests import BodyLimit, CatchAll, RequestId
-from arrowembed.server.routes import admin, health, monitoring, native
+from arrowembed.server.routes import admin, health, monitoring, native, openai
 from arrowembed.server.security.dependency import document_api_keys
 from arrowembed.server.security.middleware import Authenticate, SecurityHeaders
 from arrowembed.server.served import ServedModels
@@ -80,8 +80,9 @@ def create_app(
     app.state.tracing = tracing
     app.state.rate_limiter = make_rate_limiter(settings, metrics)
     app.state.started = time.monotonic()
+    app.state.created = int(time.time())
     app.state.draining = False
-    for routes in (native, health, admin, monitoring):
+    for routes in (native, openai, health, admin, monitoring):
         app.include_router(routes.router)
     document_api_keys(app)
     return app

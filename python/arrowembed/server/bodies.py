@@ -115,11 +115,7 @@ def check_texts(texts: Sequence[str], settings: ServerSettings) -> None:
     Raises:
         ServiceError: `too_many_texts`, or `text_too_large` with the text's index.
     """
-    if len(texts) > settings.max_texts:
-        raise ServiceError(
-            "too_many_texts",
-            f"{len(texts)} texts; send at most {settings.max_texts} in a request",
-        )
+    check_count(len(texts), settings)
     for index, text in enumerate(texts):
         if len(text) > settings.max_text_chars:
             raise ServiceError(
@@ -128,6 +124,18 @@ def check_texts(texts: Sequence[str], settings: ServerSettings) -> None:
                 "are taken, split it",
                 index=index,
             )
+
+
+def check_count(texts: int, settings: ServerSettings) -> None:
+    """Refuses more texts than the settings allow.
+
+    Raises:
+        ServiceError: `too_many_texts`.
+    """
+    if texts > settings.max_texts:
+        raise ServiceError(
+            "too_many_texts", f"{texts} texts; send at most {settings.max_texts} in a request"
+        )
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -150,18 +158,20 @@ def _malformed(why: str) -> ServiceError:
 def _invalid(form: type[BaseModel], error: ErrorDetails) -> ServiceError:
     """The first thing that is wrong with a request, in words for whoever wrote it."""
     location = error["loc"]
+    field = str(location[0]) if location else None
     index = location[1] if len(location) > 1 and isinstance(location[1], int) else None
-    where = _shown(str(location[0])) if location else "the body"
+    where = _shown(field) if field is not None else "the body"
     where += "".join(f"[{part}]" for part in location[1:])
     match error["type"]:
         case "extra_forbidden":
             known = ", ".join(form.model_fields)
             return ServiceError("invalid_request", f"{where}: no such field; known are {known}")
         case "lone_surrogate":
-            return ServiceError("invalid_text", f"{where}: {error['msg']}", index=index)
+            message = f"{where}: {error['msg']}"
+            return ServiceError("invalid_text", message, index=index, field=field)
     message = error["msg"].removeprefix("Value error, ")
     message = re.sub("^(Input|Value|List) should", "should", message)
-    return ServiceError("invalid_request", f"{where}: {message}", index=index)
+    return ServiceError("invalid_request", f"{where}: {message}", index=index, field=field)
 
 
 def _shown(name: str) -> str:

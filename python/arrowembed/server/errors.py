@@ -8,25 +8,21 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse
 
 from arrowembed.errors import ArrowEmbedError
+from arrowembed.server.dialects import dialect_of, error_body, status_in
 from arrowembed.server.observe.record import current
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.exceptions import HTTPException
     from starlette.requests import Request
     from starlette.responses import Response
     from starlette.types import Scope
 
 logger = logging.getLogger("arrowembed.server")
-
-Dialect: TypeAlias = Literal["native", "tei"]
-"""Whose form an answer has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +113,7 @@ class ServiceError(ArrowEmbedError):
         code: A key of `TABLE`.
         message: What was wrong, where, and what to do; clients see it.
         index: Position of the text that was wrong.
+        field: Name of the request's field that was wrong.
         headers: More headers of the answer.
     """
 
@@ -126,11 +123,13 @@ class ServiceError(ArrowEmbedError):
         message: str,
         *,
         index: int | None = None,
+        field: str | None = None,
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(message)
         self.code = code
         self.index = index
+        self.field = field
         self.headers = headers or {}
 
 
@@ -142,6 +141,8 @@ class Told:
     message: str
     index: int | None = None
     """Position of the text that was wrong."""
+    field: str | None = None
+    """Name of the request's field that was wrong."""
 
     @property
     def kind(self) -> Kind:
@@ -153,23 +154,19 @@ def told(error: BaseException) -> Told:
     """What a client is told of any error. Logs what it is not told."""
     code = code_of(error)
     hidden = TABLE[code].message
+    index, field = getattr(error, "index", None), getattr(error, "field", None)
     if hidden is None:
-        return Told(code, str(error), getattr(error, "index", None))
+        return Told(code, str(error), index, field)
     if TABLE[code].http == 500:
         # What an exception says may quote a text; `observe.logs` decides what is shown of it.
         logger.error("%s", code, exc_info=error)
-    return Told(code, hidden, getattr(error, "index", None))
+    return Told(code, hidden, index, field)
 
 
 def code_of(error: BaseException) -> str:
     """An error's code, or the nearest one of its class that the table has."""
     codes = (getattr(error, "code", None), *(vars(c).get("code") for c in type(error).__mro__))
     return next((code for code in codes if isinstance(code, str) and code in TABLE), "internal")
-
-
-def error_body(dialect: Dialect, error: Told, request_id: str) -> dict[str, Any]:
-    """The body of an error, in the form that clients of a dialect expect."""
-    return _BODIES[dialect](error, request_id)
 
 
 def error_response(
@@ -179,19 +176,9 @@ def error_response(
     current().code = error.code
     after = error.kind.retry_after
     headers = {**({"retry-after": str(after)} if after is not None else {}), **(headers or {})}
-    body = error_body(dialect_of(scope), error, request_id_of(scope))
-    return JSONResponse(body, error.kind.http, headers)
-
-
-def use_dialect(request: Request, dialect: Dialect) -> None:
-    """Says what form the answer to a request is to have, where its path does not."""
-    request.scope["arrowembed.dialect"] = dialect
-
-
-def dialect_of(scope: Scope) -> Dialect:
-    """What form the answer to a request is to have."""
-    chosen: Dialect | None = scope.get("arrowembed.dialect")
-    return chosen or "native"
+    dialect = dialect_of(scope)
+    body = error_body(dialect, error, request_id_of(scope))
+    return JSONResponse(body, status_in(dialect, error.kind.http), headers)
 
 
 def request_id_of(scope: Scope) -> str:
@@ -209,27 +196,3 @@ async def answer_http_error(request: Request, error: HTTPException) -> Response:
     code = _CODE_OF_STATUS.get(error.status_code, "internal")
     message = TABLE[code].message or f"{request.method} {request.url.path}: {error.detail}"
     return error_response(request.scope, Told(code, message), dict(error.headers or {}))
-
-
-def _native_body(error: Told, request_id: str) -> dict[str, Any]:
-    body: dict[str, Any] = {"code": error.code, "message": error.message}
-    if error.index is not None:
-        body["index"] = error.index
-    return {"error": {**body, "request_id": request_id}}
-
-
-_TEI_TYPES = {429: "overloaded", 500: "backend", 503: "unhealthy", 504: "backend"}
-
-
-def _tei_body(error: Told, request_id: str) -> dict[str, Any]:
-    del request_id
-    return {
-        "error": error.message,
-        "error_type": _TEI_TYPES.get(error.kind.http, "validation"),
-    }
-
-
-_BODIES: dict[Dialect, Callable[[Told, str], dict[str, Any]]] = {
-    "native": _native_body,
-    "tei": _tei_body,
-}

@@ -89,7 +89,9 @@ class ServedModels:
             return self._by_name[name]
         except KeyError:
             raise ServiceError(
-                "unknown_model", f"model: there is no {name!r} here; GET /models lists them"
+                "unknown_model",
+                f"model: there is no {name!r} here; GET /models lists them",
+                field="model",
             ) from None
 
     def aliases(self, model: Model) -> list[str]:

@@ -48,6 +48,11 @@ class ServedModel:
     files: Files
     """What it was loaded from."""
 
+    @property
+    def label(self) -> str:
+        """The name by which requests get this very variant."""
+        return f"{self.name}@{self.variant}"
+
 
 class Variant:
     """A place for a model: empty, or with the one that answers at present."""
@@ -179,13 +184,13 @@ def check_options(served: ServedModel, options: Mapping[str, Any]) -> None:
     """
     dimensions, has = options.get("truncate_dim"), served.embedder.dimension
     if dimensions is not None and dimensions > has:
-        raise ServiceError("invalid_request", f"dimensions: {dimensions}; {served.name} has {has}")
+        message = f"dimensions: {dimensions}; {served.name} has {has}"
+        raise ServiceError("invalid_request", message, field="dimensions")
     prompt_name = options.get("prompt_name")
     if prompt_name is not None and prompt_name not in (prompts := served.embedder.prompts):
         known = ", ".join(prompts) or "none"
-        raise ServiceError(
-            "unknown_prompt", f"prompt_name: {served.name} has no such prompt; known are {known}"
-        )
+        message = f"prompt_name: {served.name} has no such prompt; known are {known}"
+        raise ServiceError("unknown_prompt", message, field="prompt_name")
 
 
 def _open(source: str, opening: dict[str, Any]) -> tuple[Embedder, Files]:

@@ -9,12 +9,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from arrowembed.server.arrow_stream import ARROW
+from arrowembed.server.dialects import status_in
 from arrowembed.server.schemas.native import ErrorResponse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic import BaseModel
+
+    from arrowembed.server.dialects import Dialect
 
 _STREAM = {"schema": {"type": "string", "format": "binary"}}
 
@@ -36,23 +39,42 @@ _MEANINGS = _OF_CLIENTS | {
 }
 
 
-def errors_in(
-    form: Any, meanings: Mapping[int, str] = _MEANINGS
-) -> dict[int | str, dict[str, Any]]:
+def errors_in(form: Any, dialect: Dialect = "native") -> dict[int | str, dict[str, Any]]:
     """What can go wrong with any request that has a body.
 
     Args:
         form: The form of an error, a model or a union of several.
-        meanings: What each status means.
+        dialect: Whose statuses they have.
     """
-    return {status: {"model": form, "description": meaning} for status, meaning in meanings.items()}
+    return _answers(form, dialect, _MEANINGS)
 
 
-REFUSALS = errors_in(ErrorResponse, _OF_CLIENTS)
-"""What can go wrong with any request for which credentials may be needed."""
+def refusals_in(form: Any, dialect: Dialect = "native") -> dict[int | str, dict[str, Any]]:
+    """What can go wrong with any request for which credentials may be needed.
+
+    Args:
+        form: As for `errors_in`.
+        dialect: As for `errors_in`.
+    """
+    return _answers(form, dialect, _OF_CLIENTS)
+
+
+def _answers(
+    form: Any, dialect: Dialect, meanings: Mapping[int, str]
+) -> dict[int | str, dict[str, Any]]:
+    described: dict[int, str] = {}
+    for usual, meaning in meanings.items():
+        status = status_in(dialect, usual)
+        before = f"{described[status]} " if status in described else ""
+        described[status] = before + meaning
+    return {status: {"model": form, "description": text} for status, text in described.items()}
+
+
+REFUSALS = refusals_in(ErrorResponse)
+"""Refusals in the service's own form."""
 
 ERRORS = errors_in(ErrorResponse)
-"""The same in the service's own form."""
+"""Errors in the service's own form."""
 
 
 def json_body(

@@ -17,7 +17,8 @@ from arrowembed.server.bodies import (
     read_body,
     read_json,
 )
-from arrowembed.server.errors import ServiceError, use_dialect
+from arrowembed.server.dialects import use_dialect
+from arrowembed.server.errors import ServiceError
 from arrowembed.server.requests import within
 from arrowembed.server.routes.answering import (
     admit,

@@ -10,6 +10,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PlainValidator,
     WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError
@@ -62,3 +63,48 @@ Texts = Annotated[
     ),
 ]
 """One text or several."""
+
+
+def _text_or_ids(value: Any) -> str | list[int]:
+    if isinstance(value, str):
+        return _whole(value)
+    if isinstance(value, list) and value and all(map(_is_id, value)):
+        return value
+    raise PydanticCustomError("input_type", "should be a text, or a list of token ids")
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _as_inputs(value: Any) -> Any:
+    if isinstance(value, str) or (isinstance(value, list) and value and _is_id(value[0])):
+        return [value]
+    return value
+
+
+def _of_one_kind(inputs: list[str | list[int]]) -> list[str | list[int]]:
+    if len({type(each) for each in inputs}) > 1:
+        raise PydanticCustomError("mixed_inputs", "holds texts and token ids; send either of them")
+    return inputs
+
+
+_IDS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+
+Inputs = Annotated[
+    list[Annotated[str | list[int], PlainValidator(_text_or_ids)]],
+    BeforeValidator(_as_inputs),
+    Field(min_length=1),
+    AfterValidator(_of_one_kind),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                _IDS_SCHEMA,
+                {"type": "array", "items": _IDS_SCHEMA, "minItems": 1},
+            ]
+        }
+    ),
+]
+"""One text or several, each as such or as the ids of its tokens."""
