@@ -417,8 +417,15 @@ class Embedder:
 
         return similarity_pairwise(self.similarity_function, self._vectors(a), self._vectors(b))
 
-    def tokenize(self, sentences: Texts, **options: Unpack[PromptOptions]) -> Features:
+    def tokenize(
+        self, sentences: Texts, *, truncate: bool = True, **options: Unpack[PromptOptions]
+    ) -> Features:
         """Token ids as the model sees them: special tokens added, cut to `max_seq_length`.
+
+        Args:
+            sentences: One text or several, as for `encode`.
+            truncate: False refuses texts longer than `max_seq_length` instead of cutting them.
+            options: `prompt_name` and `prompt`, as for `encode`.
 
         Returns:
             `input_ids`, `attention_mask` and `token_type_ids`, each a list with one list for each
@@ -426,7 +433,9 @@ class Embedder:
         """
         texts = [sentences] if isinstance(sentences, str) else as_texts(sentences)
         encodings = self._engine.tokenize(
-            texts, prompt=self._prompt(options.get("prompt_name"), options.get("prompt"))
+            texts,
+            prompt=self._prompt(options.get("prompt_name"), options.get("prompt")),
+            truncate=truncate,
         )
         return {
             "input_ids": [ids for ids, _, _ in encodings],

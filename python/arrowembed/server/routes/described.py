@@ -1,12 +1,15 @@
-"""A model as `GET /models` and the routes that change it show it."""
+"""Models as `GET /models`, `GET /info` and the routes that change them show them."""
 
 from __future__ import annotations
 
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from arrowembed import get_num_threads
+
 if TYPE_CHECKING:
     from arrowembed.server.served import Model, ServedModels
+    from arrowembed.server.settings import ServerSettings
     from arrowembed.server.variant import Variant
 
 
@@ -21,6 +24,30 @@ def described(models: ServedModels, model: Model) -> dict[str, Any]:
         "variants": [
             _variant(variant, share) for variant, share in zip(model.variants, shares, strict=True)
         ],
+    }
+
+
+def described_as_tei(models: ServedModels, settings: ServerSettings) -> dict[str, Any]:
+    """The default model and the limits, as `/info` of text-embeddings-inference has them.
+
+    What is known only of a model in memory is None until it is loaded.
+    """
+    current = models.default.variants[0].current
+    info = current.embedder.info() if current else None
+    return {
+        "model_id": models.default.name,
+        "model_sha": None,
+        "model_dtype": info["dtype"] if info else None,
+        "served_model_name": models.default.name,
+        "model_type": {"embedding": {"pooling": info["pooling"] if info else None}},
+        # Nothing bounds the number of requests but that of their texts, of which each has one.
+        "max_concurrent_requests": settings.max_queued_texts,
+        "max_input_length": info["max_seq_length"] if info else None,
+        "max_batch_tokens": settings.max_queued_tokens,
+        "max_batch_requests": None,
+        "max_client_batch_size": settings.max_texts,
+        "auto_truncate": False,
+        "tokenization_workers": get_num_threads(),
     }
 
 

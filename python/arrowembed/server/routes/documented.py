@@ -73,9 +73,6 @@ def _answers(
 REFUSALS = refusals_in(ErrorResponse)
 """Refusals in the service's own form."""
 
-ERRORS = errors_in(ErrorResponse)
-"""Errors in the service's own form."""
-
 
 def json_body(
     *forms: type[BaseModel], arrow: bool = False, query: type[BaseModel] | None = None

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from arrowembed import __version__, _core, get_num_threads
 from arrowembed.server.errors import ServiceError
 from arrowembed.server.routes.answering import json_response, models_of, settings_of
-from arrowembed.server.routes.described import described
+from arrowembed.server.routes.described import described, described_as_tei
 from arrowembed.server.routes.documented import REFUSALS
 from arrowembed.server.schemas.native import ErrorResponse, ModelList
 from arrowembed.server.security.dependency import require
@@ -42,7 +42,7 @@ async def ready(request: Request) -> dict[str, str]:
 
 @router.get("/info", summary="What the service is", dependencies=_known, responses=REFUSALS)
 async def info(request: Request) -> Response:
-    """Version, models and limits."""
+    """Version, models and limits, and what clients of text-embeddings-inference look for."""
     settings = settings_of(request)
     return json_response(
         {
@@ -58,6 +58,7 @@ async def info(request: Request) -> Response:
             "num_threads": get_num_threads(),
             "isa": _core.isa(),
             "uptime_seconds": round(time.monotonic() - request.app.state.started, 3),
+            **described_as_tei(models_of(request), settings),
         }
     )
 

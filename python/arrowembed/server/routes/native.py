@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
@@ -17,9 +18,9 @@ from arrowembed.server.bodies import (
     read_body,
     read_json,
 )
-from arrowembed.server.dialects import use_dialect
 from arrowembed.server.errors import ServiceError
 from arrowembed.server.requests import within
+from arrowembed.server.routes import tei as tei_routes
 from arrowembed.server.routes.answering import (
     admit,
     encode,
@@ -30,7 +31,7 @@ from arrowembed.server.routes.answering import (
     usage_of,
     variant_header,
 )
-from arrowembed.server.routes.documented import ERRORS, arrow_too, errors_in, json_body
+from arrowembed.server.routes.documented import arrow_too, errors_in, json_body
 from arrowembed.server.schemas import native, tei
 from arrowembed.server.security.dependency import require
 from arrowembed.server.variant import check_options
@@ -39,15 +40,14 @@ from arrowembed.similarity import similarity, similarity_pairwise
 
 router = APIRouter(tags=["native"], dependencies=[Depends(require("embed"))])
 
+_ERRORS = errors_in(native.ErrorResponse | tei.ErrorInTei)
+
 
 @router.post(
     "/embed",
     summary="Embed texts",
     response_model=native.EmbedResponse | tei.Vectors,
-    responses={
-        **errors_in(native.ErrorResponse | tei.ErrorInTei),
-        200: arrow_too("Vectors in the order of their texts."),
-    },
+    responses={**_ERRORS, 200: arrow_too("Vectors in the order of their texts.")},
     openapi_extra=json_body(
         native.EmbedRequest, tei.EmbedRequest, arrow=True, query=native.EmbedOptions
     ),
@@ -67,27 +67,27 @@ async def embed(request: Request) -> Response:
         texts = arrow_stream.read_texts(body, settings)
         return await _embed(request, checked(native.EmbedRequest, {**options, "texts": texts}))
     fields = {**options, **await read_json(request, settings_of(request).request_seconds)}
-    if "inputs" not in fields:
-        return await _embed(request, checked(native.EmbedRequest, fields))
-    if "texts" in fields:
-        raise ServiceError("invalid_request", "texts, inputs: one of them, not both")
-    use_dialect(request, "tei")
-    return await _embed_as_tei(request, checked(tei.EmbedRequest, fields))
+    if _is_tei(fields, "texts"):
+        return await tei_routes.embeddings(request, fields)
+    return await _embed(request, checked(native.EmbedRequest, fields))
 
 
 @router.post(
     "/similarity",
     summary="Compare texts",
-    response_model=native.SimilarityResponse,
-    responses=ERRORS,
-    openapi_extra=json_body(native.TargetsRequest, native.PairsRequest),
+    response_model=native.SimilarityResponse | list[float],
+    responses=_ERRORS,
+    openapi_extra=json_body(native.TargetsRequest, native.PairsRequest, tei.SimilarityRequest),
 )
 async def compare(request: Request) -> Response:
     """How similar the texts of each pair are, or one text and each of several.
 
+    With `inputs` request and answer are those of text-embeddings-inference: a bare list of cosines.
     An error's `index` counts all texts in the order in which they stand in the request.
     """
     fields = await read_json(request, settings_of(request).request_seconds)
+    if _is_tei(fields, "source", "targets", "pairs"):
+        return await tei_routes.similarities(request, fields)
     wanted: native.PairsRequest | native.TargetsRequest
     if "pairs" in fields:
         wanted = checked(native.PairsRequest, fields)
@@ -120,21 +120,31 @@ async def compare(request: Request) -> Response:
 @router.post(
     "/tokenize",
     summary="Take texts apart into tokens",
-    response_model=native.TokenizeResponse,
-    responses=ERRORS,
-    openapi_extra=json_body(native.TokenizeRequest),
+    response_model=native.TokenizeResponse | list[list[tei.Token]],
+    responses=_ERRORS,
+    openapi_extra=json_body(native.TokenizeRequest, tei.TokenizeRequest),
 )
 async def tokenize(request: Request) -> Response:
-    """The ids of each text's tokens, as the model sees them."""
+    """The ids of each text's tokens, as the model sees them.
+
+    With `inputs` request and answer are those of text-embeddings-inference: a bare list with a list
+    of tokens for each text.
+    """
     settings = settings_of(request)
     fields = await read_json(request, settings.request_seconds)
+    if _is_tei(fields, "texts"):
+        return await tei_routes.tokens(request, fields)
     wanted = checked(native.TokenizeRequest, fields)
     await admit(request, wanted.texts)
     async with within(settings.request_seconds, request):
         served = await models_of(request).get(wanted.model)
-        options = {"prompt_name": wanted.prompt_name, "prompt": wanted.prompt}
-        check_options(served, options)
-        features = await asyncio.to_thread(served.embedder.tokenize, wanted.texts, **options)
+        check_options(served, {"prompt_name": wanted.prompt_name})
+        features = await asyncio.to_thread(
+            served.embedder.tokenize,
+            wanted.texts,
+            prompt_name=wanted.prompt_name,
+            prompt=wanted.prompt,
+        )
     answer = {
         "input_ids": features["input_ids"],
         "model": served.name,
@@ -169,17 +179,19 @@ async def _embed(request: Request, wanted: native.EmbedRequest) -> Response:
     return json_response({"embeddings": written(vectors, wanted.encoding), **facts}, headers)
 
 
-async def _embed_as_tei(request: Request, wanted: tei.EmbedRequest) -> Response:
-    served, encoded = await encode(
-        request,
-        None,
-        wanted.inputs,
-        prompt_name=wanted.prompt_name,
-        normalize=normalization(wanted.normalize),
-        truncate=bool(wanted.truncate),
-        truncate_dim=wanted.dimensions,
-    )
-    return json_response(encoded.vectors, variant_header(request, served))
+def _is_tei(fields: dict[str, Any], *ours: str) -> bool:
+    """Whether a request is in the dialect of text-embeddings-inference.
+
+    Args:
+        fields: The request.
+        ours: Fields that say the same in our own dialect.
+    """
+    if "inputs" not in fields:
+        return False
+    for field in ours:
+        if field in fields:
+            raise ServiceError("invalid_request", f"{field}, inputs: one of them, not both")
+    return True
 
 
 def _check_ranges(wanted: native.EmbedRequest, dimensions: int) -> None:

@@ -65,6 +65,16 @@ Texts = Annotated[
 """One text or several."""
 
 
+Id = Annotated[int, Field(ge=0)]
+"""Of a token."""
+
+Ids = Annotated[list[Id], Field(min_length=1)]
+"""Those of a text's tokens."""
+
+IDS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+"""Schema of `Ids`."""
+
+
 def _text_or_ids(value: Any) -> str | list[int]:
     if isinstance(value, str):
         return _whole(value)
@@ -77,10 +87,13 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def ids_as_list(value: Any) -> Any:
+    """The ids of one text's tokens as those of a list of one."""
+    return [value] if isinstance(value, list) and value and _is_id(value[0]) else value
+
+
 def _as_inputs(value: Any) -> Any:
-    if isinstance(value, str) or (isinstance(value, list) and value and _is_id(value[0])):
-        return [value]
-    return value
+    return [value] if isinstance(value, str) else ids_as_list(value)
 
 
 def _of_one_kind(inputs: list[str | list[int]]) -> list[str | list[int]]:
@@ -88,8 +101,6 @@ def _of_one_kind(inputs: list[str | list[int]]) -> list[str | list[int]]:
         raise PydanticCustomError("mixed_inputs", "holds texts and token ids; send either of them")
     return inputs
 
-
-_IDS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 
 Inputs = Annotated[
     list[Annotated[str | list[int], PlainValidator(_text_or_ids)]],
@@ -101,8 +112,8 @@ Inputs = Annotated[
             "anyOf": [
                 {"type": "string"},
                 {"type": "array", "items": {"type": "string"}, "minItems": 1},
-                _IDS_SCHEMA,
-                {"type": "array", "items": _IDS_SCHEMA, "minItems": 1},
+                IDS_SCHEMA,
+                {"type": "array", "items": IDS_SCHEMA, "minItems": 1},
             ]
         }
     ),

@@ -1,0 +1,169 @@
+"""The dialect of text-embeddings-inference, with Hugging Face's own client."""
+
+import numpy as np
+import pytest
+from huggingface_hub import InferenceClient
+from huggingface_hub.errors import HfHubHTTPError
+from running import running
+
+from arrowembed import Embedder
+
+TEXTS = ["the cat sleeps on the mat", "rain is expected tomorrow"]
+
+
+@pytest.fixture(scope="module")
+def tiny(bert_mean_folder):
+    return Embedder(bert_mean_folder)
+
+
+@pytest.fixture
+def client(service):
+    with InferenceClient(service.url, provider="hf-inference", timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def ask(service):
+    """The answer to a request that must succeed."""
+
+    def ask(path, fields):
+        answer = service.post(path, fields)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    return ask
+
+
+@pytest.mark.parametrize("path", ["", "/", "/embed"])
+def test_feature_extraction(service, tiny, path):
+    with InferenceClient(service.url + path, timeout=60) as client:
+        one = client.feature_extraction(TEXTS[0])
+        several = client.feature_extraction(TEXTS)
+    np.testing.assert_array_equal(one, tiny.encode(TEXTS[:1], normalize="l2"))
+    np.testing.assert_array_equal(several, tiny.encode(TEXTS, normalize="l2"))
+
+
+def test_options_of_feature_extraction(client, tiny):
+    long = "a word " * 500
+    vectors = client.feature_extraction(
+        [long, "b"], normalize=False, truncate=True, truncation_direction="right", dimensions=8
+    )
+    expected = tiny.encode([long, "b"], normalize="none", truncate_dim=8)
+    np.testing.assert_array_equal(vectors, expected)
+
+
+def test_prompts(prompted_folder):
+    model = Embedder(prompted_folder)
+    with (
+        running(models=[str(prompted_folder)]) as service,
+        InferenceClient(service.url, timeout=60) as client,
+    ):
+        vectors = client.feature_extraction(TEXTS, prompt_name="query")
+        expected = model.encode(TEXTS, prompt_name="query", normalize="l2")
+        np.testing.assert_array_equal(vectors, expected)
+
+
+@pytest.mark.parametrize("path", ["", "/similarity"])
+def test_sentence_similarity(service, tiny, path):
+    with InferenceClient(service.url + path, timeout=60) as client:
+        found = client.sentence_similarity(TEXTS[0], ["a cat is asleep", TEXTS[0]])
+    expected = tiny.similarity(TEXTS[0], ["a cat is asleep", TEXTS[0]])[0]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_similarity_with_parameters(ask, tiny):
+    inputs = {"source_sentence": "a word " * 500, "sentences": ["b"]}
+    found = ask("/similarity", {"inputs": inputs, "parameters": {"truncate": True}})
+    expected = tiny.similarity(inputs["source_sentence"], ["b"])[0]
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_facts_that_clients_look_for(client, tiny):
+    facts = client.get_endpoint_info()
+    assert facts["model_id"] == facts["served_model_name"] == "tiny"
+    assert facts["model_type"] == {"embedding": {"pooling": "mean"}}
+    assert facts["model_dtype"] == "float32"
+    assert facts["max_input_length"] == tiny.max_seq_length
+    assert facts["max_client_batch_size"] == 100
+    assert client.health_check()
+
+
+def test_inputs_as_token_ids(ask, tiny):
+    ids = tiny.tokenize(TEXTS)["input_ids"]
+    expected = tiny.encode(TEXTS, normalize="l2")
+    np.testing.assert_array_equal(np.array(ask("/embed", {"inputs": ids}), np.float32), expected)
+
+
+def test_tokens(ask, tiny):
+    ids = tiny.tokenize(TEXTS)["input_ids"]
+    answer = ask("/tokenize", {"inputs": TEXTS})
+    assert [[token["id"] for token in tokens] for tokens in answer] == ids
+    first, *inner, last = answer[0]
+    assert (first["text"], first["special"]) == ("[CLS]", True)
+    assert (last["text"], last["special"]) == ("[SEP]", True)
+    assert not any(token["special"] for token in inner)
+    assert "".join(t["text"].removeprefix("##") for t in inner) == TEXTS[0].replace(" ", "")
+    assert {token["start"] for token in inner} == {None}
+    assert ask("/tokenize", {"inputs": TEXTS[0], "add_special_tokens": False}) == [inner]
+
+
+def test_tokens_are_put_together(ask, tiny):
+    ids = tiny.tokenize(TEXTS)["input_ids"]
+    assert ask("/decode", {"ids": ids}) == TEXTS
+    assert ask("/decode", {"ids": ids[0]}) == TEXTS[:1]
+    whole = ask("/decode", {"ids": ids[0], "skip_special_tokens": False})
+    assert whole == [f"[CLS] {TEXTS[0]} [SEP]"]
+
+
+BAD = [
+    ("/embed", {"inputs": []}, "inputs: "),
+    ("/embed", {"inputs": ["a", 1]}, "inputs[1]: should be a text, or a list of token ids"),
+    ("/embed", {"inputs": "a", "dimensions": 10_000}, "dimensions: 10000; tiny has "),
+    ("/embed", {"inputs": "a", "truncation_direction": "left"}, "truncation_direction: "),
+    ("/embed", {"inputs": "a word " * 500}, "text 0 has "),
+    ("/", {"inputs": {"source_sentence": "a"}}, "inputs[sentences]: "),
+    ("/", {"input": "a"}, "inputs: Field required"),
+    ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, "inputs[sentences]: "),
+    ("/similarity", {"inputs": ["a"]}, "inputs: should be"),
+    ("/tokenize", {"inputs": [[1]]}, "inputs[0]: should be a valid string"),
+    ("/tokenize", {"inputs": "a word " * 500}, "text 0 has "),
+    ("/tokenize", {"inputs": ["a"] * 101}, "101 texts; send at most 100"),
+    ("/decode", {"ids": []}, "ids: "),
+    ("/decode", {"ids": [[1], [-1]]}, "ids[1][0]: should be greater than or equal to 0"),
+    ("/decode", {"ids": [10**6]}, "there is no token 1000000; tiny has tokens below "),
+    ("/decode", {"ids": [[1]] * 101}, "101 texts"),
+]
+
+
+@pytest.mark.parametrize(("path", "fields", "message"), BAD, ids=range(len(BAD)))
+def test_bad_requests(service, path, fields, message):
+    answer = service.post(path, fields)
+    assert answer.status_code == 422
+    error = answer.json()
+    assert set(error) == {"error", "error_type"}
+    assert error["error_type"] == "validation"
+    assert message in error["error"]
+
+
+def test_prompts_that_the_model_has_not(service):
+    for path in ("/", "/embed", "/tokenize"):
+        answer = service.post(path, {"inputs": "a", "prompt_name": "no"})
+        assert answer.status_code == 404
+        assert answer.json()["error"].startswith("prompt_name: tiny has no such prompt")
+        assert answer.json()["error_type"] == "validation"
+
+
+@pytest.mark.parametrize(
+    ("path", "field"), [("/embed", "texts"), ("/tokenize", "texts"), ("/similarity", "pairs")]
+)
+def test_one_dialect_at_a_time(service, path, field):
+    status, error = service.error(path, {"inputs": ["a"], field: ["b"]})
+    assert (status, error["code"]) == (422, "invalid_request")
+    assert error["message"] == f"{field}, inputs: one of them, not both"
+
+
+def test_the_client_tells_errors(client, service):
+    with pytest.raises(HfHubHTTPError, match="text 0 has "):
+        client.feature_extraction("a word " * 500)
+    answer = service.client.post("/", content=b"{", headers={"content-type": "application/json"})
+    assert (answer.status_code, answer.json()["error_type"]) == (400, "validation")
