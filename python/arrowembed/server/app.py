@@ -19,7 +19,7 @@ from arrowembed.server.observe.metrics import Metrics
 from arrowembed.server.observe.middleware import Observe
 from arrowembed.server.observe.tracing import UNTRACED, Tracing
 from arrowembed.server.requests import BodyLimit, CatchAll, RequestId
-from arrowembed.server.routes import admin, health, monitoring, native, openai, tei
+from arrowembed.server.routes import admin, health, monitoring, native, ollama, openai, tei
 from arrowembed.server.security.dependency import document_api_keys
 from arrowembed.server.security.middleware import Authenticate, SecurityHeaders
 from arrowembed.server.served import ServedModels
@@ -82,7 +82,7 @@ def create_app(
     app.state.started = time.monotonic()
     app.state.created = int(time.time())
     app.state.draining = False
-    for routes in (native, openai, tei, health, admin, monitoring):
+    for routes in (native, openai, tei, ollama, health, admin, monitoring):
         app.include_router(routes.router)
     document_api_keys(app)
     return app

@@ -74,6 +74,10 @@ class ServedModels:
         """Whether nothing is taken any more."""
         return self._closed
 
+    def has(self, name: str) -> bool:
+        """Whether a model is served under this name."""
+        return name in self._by_name
+
     def find(self, name: str | None) -> Model:
         """What a name stands for, without loading it.
 
