@@ -11,7 +11,7 @@ MODEL := models/all-MiniLM-L6-v2
 MODEL_SHA256 := 53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 PY := .venv/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
-PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed)
+PYTHON_SOURCES := $(shell find python -name '*.py' -o -name '*.pyi' -o -name py.typed -o -path '*/page/*')
 CONVERTER_SOURCES := converter/pyproject.toml $(shell find converter/src -name '*.py')
 RUST_SOURCES := Cargo.toml Cargo.lock rust/core/Cargo.toml rust/python/Cargo.toml \
 	$(shell find rust/core/src rust/python/src -type f)
@@ -23,8 +23,9 @@ export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: demo test test-rust test-python lint lint-rust lint-python bench bench-peers bench-large bench-load dev \
-	coverage coverage-rust coverage-python check-wheel lock clean help
+.PHONY: demo test test-rust test-python test-browser test-api lint lint-rust lint-python bench \
+	bench-peers bench-large bench-load dev coverage coverage-rust coverage-python check-wheel \
+	lock clean help
 
 demo: $(MODEL)/model.arrow ## build, convert all-MiniLM-L6-v2, embed and search real text
 	$(PY) examples/demo.py $(MODEL)
@@ -36,6 +37,14 @@ test-rust: .venv/bin/python
 
 test-python: .venv/dev.stamp .venv/model.stamp .venv/converter.stamp
 	$(PY) -m pytest
+
+# Needs Chromium and its driver; on Debian: apt-get install chromium chromium-driver
+test-browser: .venv/dev.stamp .venv/model.stamp .venv/converter.stamp ## the service's page, in Chromium
+	$(PY) -m pytest tests/server/browser
+
+# EXAMPLES is their number for each route and kind of check.
+test-api: .venv/dev.stamp .venv/model.stamp .venv/converter.stamp ## the service against its OpenAPI document, for minutes
+	ARROWEMBED_TEST_EXAMPLES=$(or $(EXAMPLES),300) $(PY) -m pytest tests/server/test_api.py
 
 lint: lint-rust lint-python ## rustfmt, clippy, ruff, mypy, stubtest
 

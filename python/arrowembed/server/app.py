@@ -19,7 +19,7 @@ from arrowembed.server.observe.metrics import Metrics
 from arrowembed.server.observe.middleware import Observe
 from arrowembed.server.observe.tracing import UNTRACED, Tracing
 from arrowembed.server.requests import BodyLimit, CatchAll, RequestId
-from arrowembed.server.routes import admin, health, monitoring, native, ollama, openai, tei
+from arrowembed.server.routes import admin, health, monitoring, native, ollama, openai, page, tei
 from arrowembed.server.security.dependency import document_api_keys
 from arrowembed.server.security.middleware import Authenticate, SecurityHeaders
 from arrowembed.server.served import ServedModels
@@ -82,8 +82,9 @@ def create_app(
     app.state.started = time.monotonic()
     app.state.created = int(time.time())
     app.state.draining = False
-    for routes in (native, openai, tei, ollama, health, admin, monitoring):
+    for routes in (native, openai, tei, ollama, health, admin, monitoring, page):
         app.include_router(routes.router)
+    app.mount("/page", page.FILES)
     document_api_keys(app)
     return app
 
@@ -95,14 +96,14 @@ def _middlewares(
     return [
         Middleware(RequestId),
         Middleware(Observe, metrics=metrics, tracing=tracing, quiet=_MACHINES),
-        Middleware(SecurityHeaders, policies={"/docs": _POLICY_OF_DOCS}),
+        Middleware(SecurityHeaders, policies={"/": page.POLICY, "/docs": _POLICY_OF_DOCS}),
         *cors(settings),
         Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
         Middleware(CatchAll),
         Middleware(
             Authenticate,
             access=make_access(settings),
-            public=(*_MACHINES, *_DOCS),
+            public=(*_MACHINES, *_DOCS, *page.PATHS),
             allowed_hosts=settings.allowed_hosts,
         ),
     ]

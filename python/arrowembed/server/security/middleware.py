@@ -32,7 +32,7 @@ class Authenticate:
     Args:
         app: What answers the others.
         access: Decides.
-        public: Paths that anybody may ask for. All others need credentials, so that a route that
+        public: Paths that anybody may GET. All others need credentials, so that a route that
             forgets to say what it needs is open to nobody.
         allowed_hosts: Names that requests may be sent to, without ports; empty is all.
     """
@@ -51,7 +51,7 @@ class Authenticate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
-        if scope["type"] == "http" and _path(scope) not in self._public:
+        if scope["type"] == "http" and not self._is_public(scope):
             try:
                 scope["state"]["principal"] = await self._admit(_credentials(scope))
             except ServiceError as error:
@@ -59,6 +59,9 @@ class Authenticate:
                 await refusal(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+    def _is_public(self, scope: Connection) -> bool:
+        return scope["method"] in ("GET", "HEAD") and _path(scope) in self._public
 
     async def _admit(self, credentials: Credentials) -> Principal:
         if self._allowed_hosts and hostname(credentials.host) not in self._allowed_hosts:

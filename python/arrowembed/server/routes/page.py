@@ -1,0 +1,33 @@
+"""The built-in page: type texts, see how alike a model finds them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from fastapi import APIRouter
+from starlette.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+
+_FOLDER: Final = Path(__file__).parent.parent / "page"
+
+FILES: Final = StaticFiles(directory=_FOLDER)
+"""What the page is made of; to be mounted at `/page`."""
+
+PATHS: Final = ("/", "/page/icon.svg", "/page/page.css", "/page/page.js")
+"""What a browser asks for to show the page."""
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+"""Its Content-Security-Policy: nothing from elsewhere, and nothing that is written into it."""
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def page() -> FileResponse:
+    """The page, which asks the service as any other client does."""
+    return FileResponse(_FOLDER / "index.html", headers={"cache-control": "no-cache"})
