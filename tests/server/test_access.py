@@ -15,7 +15,9 @@ from arrowembed.server.security.access import Access, Credentials, is_loopback
 from arrowembed.server.security.keys import new_key
 
 SECRET = "0123456789abcdef0123456789abcdef"
-PUBLIC = {"/health", "/ready", "/metrics", "/docs", "/openapi.json"}
+PUBLIC = {
+    ("GET", path) for path in ("/", "/health", "/ready", "/metrics", "/docs", "/openapi.json")
+}
 ONE = {"texts": "one"}
 
 
@@ -113,7 +115,8 @@ def test_every_route_is_closed_but_those_for_everybody(guarded):
     paths = {(method.upper(), path) for path, methods in known.items() for method in methods}
     assert ("POST", "/embed") in paths
     assert ("POST", "/models/{name}/unload") in paths
-    paths |= {("GET", path) for path in PUBLIC}
+    assert ("POST", "/") in paths
+    paths |= PUBLIC
     elsewhere = {
         "/no/such/path",
         "//health",
@@ -123,7 +126,7 @@ def test_every_route_is_closed_but_those_for_everybody(guarded):
     }
     for method, path in paths | {("GET", path) for path in elsewhere}:
         answer = guarded.client.request(method, guarded.url + path)
-        if path not in PUBLIC:
+        if (method, path) not in PUBLIC:
             assert (answer.status_code, method, path) == (401, method, path)
             assert answer.headers["www-authenticate"].startswith("Bearer ")
         else:
@@ -138,9 +141,10 @@ def test_every_route_says_which_scope_it_needs(guarded):
         ("apiKey", None, "header"),
     }
     for path, methods in paths.items():
-        for operation in methods.values():
+        for method, operation in methods.items():
             named = {name for scheme in operation.get("security", []) for name in scheme}
-            assert named == (set() if path in PUBLIC else set(schemes)), path
+            public = (method.upper(), path) in PUBLIC
+            assert named == (set() if public else set(schemes)), path
 
 
 def test_the_body_of_a_stranger_is_not_read(guarded):

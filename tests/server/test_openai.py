@@ -68,6 +68,8 @@ def test_the_answer_says_what_it_is(client, tiny):
 def test_dimensions(embed, tiny):
     expected = tiny.encode(TEXTS, normalize="l2", truncate_dim=8)
     np.testing.assert_array_equal(embed(TEXTS, dimensions=8), expected)
+    # JSON has one kind of numbers.
+    np.testing.assert_array_equal(embed(TEXTS, dimensions=8.0), expected)
 
 
 def test_token_ids_are_the_texts_that_they_stand_for(embed, tiny):
@@ -128,6 +130,7 @@ BAD = [
     ({"input": [[1]] * 101}, "input", "too_many_texts", "101 texts"),
     ({"input": ["a"] * 2049}, "input", "invalid_request", "at most 2048 items"),
     ({"input": "a", "dimensions": 0}, "dimensions", "invalid_request", "dimensions: "),
+    ({"input": "a", "dimensions": 8.5}, "dimensions", "invalid_request", "valid integer"),
     ({"input": "a", "dimensions": 10_000}, "dimensions", "invalid_request", "tiny has "),
     ({"input": "a", "encoding_format": "hex"}, "encoding_format", "invalid_request", "'float' or"),
     ({"input": "a", "user": 1}, "user", "invalid_request", "user: should be a valid string"),

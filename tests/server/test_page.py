@@ -34,6 +34,8 @@ def test_nothing_that_is_written_into_it_is_run(service, page):
     assert not re.search(r"<script>|<style|\son[a-z]+=|style=", page.text)
     assert page.headers["x-content-type-options"] == "nosniff"
     assert service.client.head("/").status_code == 200
+    answer = service.client.put("/")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
     assert service.client.get("/page/../app.py").status_code == 404
     assert service.client.get("/page/%2e%2e/app.py").status_code == 404
 

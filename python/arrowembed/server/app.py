@@ -96,7 +96,7 @@ def _middlewares(
     return [
         Middleware(RequestId),
         Middleware(Observe, metrics=metrics, tracing=tracing, quiet=_MACHINES),
-        Middleware(SecurityHeaders, policies={"/": page.POLICY, "/docs": _POLICY_OF_DOCS}),
+        Middleware(SecurityHeaders, policies={page.PATH: page.POLICY, "/docs": _POLICY_OF_DOCS}),
         *cors(settings),
         Middleware(BodyLimit, max_bytes=settings.max_body_bytes),
         Middleware(CatchAll),
@@ -104,6 +104,7 @@ def _middlewares(
             Authenticate,
             access=make_access(settings),
             public=(*_MACHINES, *_DOCS, *page.PATHS),
+            guarded=[("POST", page.PATH)],
             allowed_hosts=settings.allowed_hosts,
         ),
     ]

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 JSON = "application/json"
 
+_WHOLE = 2**53
+"""Up to here, numbers of double precision stand for all whole numbers."""
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -147,6 +150,12 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return fields
 
 
+def _number(written: str) -> float:
+    """JSON has one kind of numbers: 2.0 is the whole number 2."""
+    number = float(written)
+    return int(number) if number.is_integer() and abs(number) <= _WHOLE else number
+
+
 def _refused(constant: str) -> Any:
     raise _malformed(f"{constant} is no JSON; send null or a number")
 
@@ -179,4 +188,6 @@ def _shown(name: str) -> str:
     return ascii(name)[1:-1][:64]
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_distinct, parse_constant=_refused)
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_distinct, parse_constant=_refused, parse_float=_number
+)

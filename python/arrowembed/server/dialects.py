@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 Dialect: TypeAlias = Literal["native", "tei", "openai", "ollama"]
 
-_BY_PATH: Final[tuple[tuple[str, Dialect], ...]] = (("/v1/", "openai"), ("/api/", "ollama"))
-"""What the beginning of a path says; those of text-embeddings-inference are ours, too."""
+_BY_PATH: Final[Mapping[str, Dialect]] = {"/": "tei", "/decode": "tei"}
+_BY_BEGINNING: Final[Mapping[str, Dialect]] = {"/v1/": "openai", "/api/": "ollama"}
+"""What the beginning of a path says."""
 
 _KEY: Final = "arrowembed.dialect"
 
@@ -34,7 +35,11 @@ def dialect_of(scope: Scope) -> Dialect:
     if chosen is not None:
         return chosen
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
-    return next((dialect for start, dialect in _BY_PATH if path.startswith(start)), "native")
+    if path in _BY_PATH:
+        return _BY_PATH[path]
+    return next(
+        (_BY_BEGINNING[start] for start in _BY_BEGINNING if path.startswith(start)), "native"
+    )
 
 
 def error_body(dialect: Dialect, error: Told, request_id: str) -> dict[str, Any]:

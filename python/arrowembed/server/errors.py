@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starlette.responses import JSONResponse
+from starlette.routing import Match
 
 from arrowembed.errors import ArrowEmbedError
 from arrowembed.server.dialects import dialect_of, error_body, status_in
@@ -106,6 +107,9 @@ _CODE_OF_STATUS = {
 """For errors that the web framework raises by their status."""
 
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+
+
 class ServiceError(ArrowEmbedError):
     """An error of the service itself.
 
@@ -195,4 +199,17 @@ async def answer_http_error(request: Request, error: HTTPException) -> Response:
     """The exception handler for what the web framework raises: no such path, method and so on."""
     code = _CODE_OF_STATUS.get(error.status_code, "internal")
     message = TABLE[code].message or f"{request.method} {request.url.path}: {error.detail}"
-    return error_response(request.scope, Told(code, message), dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if "Allow" in headers:
+        headers["Allow"] = _allowed(request)
+    return error_response(request.scope, Told(code, message), headers)
+
+
+def _allowed(request: Request) -> str:
+    """The methods of a path; where it has several routes, the framework names those of one."""
+    asked = ({**request.scope, "method": method} for method in _METHODS)
+    return ", ".join(
+        scope["method"]
+        for scope in asked
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+    )

@@ -84,7 +84,7 @@ def json_body(
         arrow: Whether it takes an Arrow stream, too.
         query: A form whose fields may stand in the query.
     """
-    schemas = [form.model_json_schema() for form in forms]
+    schemas = [_schema(form) for form in forms]
     content = {"application/json": {"schema": schemas[0]}}
     if len(schemas) > 1:
         examples = [example for schema in schemas for example in schema.pop("examples", [])]
@@ -100,6 +100,27 @@ def json_body(
 def arrow_too(description: str) -> dict[str, Any]:
     """An answer that may also be an Arrow stream."""
     return {"description": description, "content": {ARROW: _STREAM}}
+
+
+def _schema(form: type[BaseModel]) -> dict[str, Any]:
+    """The schema of a form; what it refers to is in it, because it stands inside of another one."""
+    schema = form.model_json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def resolved(value: Any) -> Any:
+        if isinstance(value, list):
+            return [resolved(each) for each in value]
+        if not isinstance(value, dict):
+            return value
+        name = value.get("$ref", "").rpartition("/")[2]
+        return {
+            key: resolved(each)
+            for key, each in {**definitions.get(name, {}), **value}.items()
+            if key != "$ref"
+        }
+
+    whole: dict[str, Any] = resolved(schema)
+    return whole
 
 
 def _parameters(form: type[BaseModel]) -> list[dict[str, Any]]:

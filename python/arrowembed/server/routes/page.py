@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from fastapi import APIRouter
-from starlette.responses import FileResponse
+from starlette.responses import FileResponse, HTMLResponse
 from starlette.staticfiles import StaticFiles
 
 _FOLDER: Final = Path(__file__).parent.parent / "page"
@@ -14,7 +14,10 @@ _FOLDER: Final = Path(__file__).parent.parent / "page"
 FILES: Final = StaticFiles(directory=_FOLDER)
 """What the page is made of; to be mounted at `/page`."""
 
-PATHS: Final = ("/", "/page/icon.svg", "/page/page.css", "/page/page.js")
+PATH: Final = "/"
+"""Where it is; what is posted there is for text-embeddings-inference."""
+
+PATHS: Final = (PATH, "/page/icon.svg", "/page/page.css", "/page/page.js")
 """What a browser asks for to show the page."""
 
 POLICY: Final = (
@@ -24,10 +27,11 @@ POLICY: Final = (
 )
 """Its Content-Security-Policy: nothing from elsewhere, and nothing that is written into it."""
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(tags=["service"])
 
 
-@router.api_route("/", methods=["GET", "HEAD"])
+@router.head(PATH, include_in_schema=False)
+@router.get(PATH, summary="A page to try it", response_class=HTMLResponse)
 async def page() -> FileResponse:
-    """The page, which asks the service as any other client does."""
+    """Shows how alike a model finds texts. It asks the service as any other client does."""
     return FileResponse(_FOLDER / "index.html", headers={"cache-control": "no-cache"})

@@ -31,15 +31,7 @@ from arrowembed.server.security.dependency import require
 from arrowembed.server.variant import ServedModel, check_options
 from arrowembed.similarity import similarity
 
-
-async def _speak_tei(request: Request) -> None:
-    use_dialect(request, "tei")
-
-
-router = APIRouter(
-    tags=["text-embeddings-inference"],
-    dependencies=[Depends(_speak_tei), Depends(require("embed"))],
-)
+router = APIRouter(tags=["text-embeddings-inference"], dependencies=[Depends(require("embed"))])
 
 _ERRORS = errors_in(tei.ErrorInTei, "tei")
 

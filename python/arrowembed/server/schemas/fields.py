@@ -107,15 +107,19 @@ Inputs = Annotated[
     BeforeValidator(_as_inputs),
     Field(min_length=1),
     AfterValidator(_of_one_kind),
-    WithJsonSchema(
+]
+"""One text or several, each as such or as the ids of its tokens; `inputs_schema` is its schema."""
+
+
+def inputs_schema(text: dict[str, Any]) -> WithJsonSchema:
+    """The schema of `Inputs` whose texts have a schema."""
+    return WithJsonSchema(
         {
             "anyOf": [
-                {"type": "string"},
-                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                text,
+                {"type": "array", "items": text, "minItems": 1},
                 IDS_SCHEMA,
                 {"type": "array", "items": IDS_SCHEMA, "minItems": 1},
             ]
         }
-    ),
-]
-"""One text or several, each as such or as the ids of its tokens."""
+    )

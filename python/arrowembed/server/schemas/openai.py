@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from arrowembed.server.schemas.fields import Inputs, LenientRequest, Text
+from arrowembed.server.schemas.fields import Inputs, LenientRequest, Text, inputs_schema
 
 MOST_INPUTS = 2048
 """OpenAI's limit on the inputs of a request."""
@@ -28,7 +28,12 @@ class EmbeddingsRequest(LenientRequest):
     )
 
     model: Text = Field(description="Name of the model.")
-    input: Annotated[Inputs, Field(max_length=MOST_INPUTS), AfterValidator(_none_empty)] = Field(
+    input: Annotated[
+        Inputs,
+        Field(max_length=MOST_INPUTS),
+        AfterValidator(_none_empty),
+        inputs_schema({"type": "string", "minLength": 1}),
+    ] = Field(
         description="One text or several, each as such or as the ids of its tokens; none is empty."
     )
     dimensions: int | None = Field(

@@ -14,6 +14,7 @@ from arrowembed.server.schemas.fields import (
     Text,
     Texts,
     ids_as_list,
+    inputs_schema,
 )
 
 Vectors: TypeAlias = list[list[float]]
@@ -39,7 +40,7 @@ class EmbedRequest(TextOptions):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "A text."}]})
 
-    inputs: Inputs = Field(
+    inputs: Annotated[Inputs, inputs_schema({"type": "string"})] = Field(
         description="One text or several, each as such or as the ids of its tokens."
     )
     normalize: bool = Field(True, description="Whether vectors get length one.")

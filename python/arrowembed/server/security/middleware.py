@@ -32,8 +32,9 @@ class Authenticate:
     Args:
         app: What answers the others.
         access: Decides.
-        public: Paths that anybody may GET. All others need credentials, so that a route that
+        public: Paths that anybody may ask for. All others need credentials, so that a route that
             forgets to say what it needs is open to nobody.
+        guarded: Methods and public paths that need credentials all the same.
         allowed_hosts: Names that requests may be sent to, without ports; empty is all.
     """
 
@@ -42,11 +43,13 @@ class Authenticate:
         app: ASGIApp,
         access: Access,
         public: Collection[str],
+        guarded: Collection[tuple[str, str]] = (),
         allowed_hosts: Collection[str] = (),
     ) -> None:
         self._app = app
         self._access = access
         self._public = frozenset(public)
+        self._guarded = frozenset(guarded)
         self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,8 +63,9 @@ class Authenticate:
                 return
         await self._app(scope, receive, send)
 
-    def _is_public(self, scope: Connection) -> bool:
-        return scope["method"] in ("GET", "HEAD") and _path(scope) in self._public
+    def _is_public(self, scope: Scope) -> bool:
+        path = _path(scope)
+        return path in self._public and (scope["method"], path) not in self._guarded
 
     async def _admit(self, credentials: Credentials) -> Principal:
         if self._allowed_hosts and hostname(credentials.host) not in self._allowed_hosts:
