@@ -3,19 +3,22 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from running import running
 
-from arrowembed import errors
+from arrowembed import Embedder, errors
 from arrowembed.errors import ArrowEmbedError
 from arrowembed.server import read_settings
 from arrowembed.server.errors import TABLE, code_of, told
 
-REFERENCE = (Path(__file__).parents[2] / "docs" / "api" / "http-api.md").read_text("utf-8")
+API = Path(__file__).parents[2] / "docs" / "api"
+REFERENCE = (API / "http-api.md").read_text("utf-8")
+DIALECTS = (API / "dialects.md").read_text("utf-8")
 
 
-def examples(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", REFERENCE, re.MULTILINE | re.DOTALL)
+def examples(language, document=REFERENCE):
+    return re.findall(rf"^```{language}\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
 
 
 def test_every_error_stands_in_the_reference_with_its_status():
@@ -63,3 +66,17 @@ def test_the_example_in_python_runs(bert_mean_folder):
     (code,) = examples("python")
     with running(models=[str(bert_mean_folder)]) as service:
         exec(code.replace("http://127.0.0.1:8080", service.url), {})
+
+
+def test_the_examples_of_other_clients_run(bert_mean_folder, monkeypatch):
+    # Else Hugging Face's client does not even ask this machine.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    model = {"name": "all-MiniLM-L6-v2", "source": str(bert_mean_folder)}
+    codes = examples("python", DIALECTS)
+    assert len(codes) == 3
+    with running(models=[model]) as service:
+        for code in codes:
+            names = {}
+            exec(code.replace("http://127.0.0.1:8080", service.url), names)
+            assert np.shape(names["vectors"]) == (2, Embedder(bert_mean_folder).dimension)
+            names["client"].close()

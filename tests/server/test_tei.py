@@ -11,6 +11,12 @@ from arrowembed import Embedder
 TEXTS = ["the cat sleeps on the mat", "rain is expected tomorrow"]
 
 
+@pytest.fixture(autouse=True)
+def _online(monkeypatch):
+    """Else Hugging Face's client does not even ask this machine."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+
 @pytest.fixture(scope="module")
 def tiny(bert_mean_folder):
     return Embedder(bert_mean_folder)
@@ -160,6 +166,23 @@ def test_one_dialect_at_a_time(service, path, field):
     status, error = service.error(path, {"inputs": ["a"], field: ["b"]})
     assert (status, error["code"]) == (422, "invalid_request")
     assert error["message"] == f"{field}, inputs: one of them, not both"
+
+
+def test_all_that_takes_texts_counts_against_the_rate_limit(bert_mean_folder):
+    requests = [
+        ("/", {"inputs": "a"}),
+        ("/", {"inputs": [[5]]}),
+        ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b"]}}),
+        ("/tokenize", {"inputs": "a"}),
+        ("/decode", {"ids": [5]}),
+    ]
+    with running(models=[str(bert_mean_folder)], rate_limit=1, rate_limit_burst=6) as service:
+        for path, fields in requests:
+            assert service.post(path, fields).status_code == 200
+        for path, fields in requests:
+            answer = service.post(path, fields)
+            assert answer.status_code == 429, path
+            assert answer.json()["error_type"] == "overloaded"
 
 
 def test_the_client_tells_errors(client, service):

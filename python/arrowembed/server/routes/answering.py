@@ -45,11 +45,20 @@ async def admit(request: Request, texts: Sequence[str]) -> None:
             send now (`rate_limited`).
     """
     check_texts(texts, settings_of(request))
+    await charge(request, len(texts))
+
+
+async def charge(request: Request, texts: int) -> None:
+    """Counts texts against what the client may send.
+
+    Raises:
+        ServiceError: It may not send so many now (`rate_limited`).
+    """
     limiter: RateLimiter | None = request.app.state.rate_limiter
     if limiter is not None:
         address = request.client.host if request.client else None
         client = client_key(request.state.principal, address)
-        allowance = await limiter.take(client, len(texts))
+        allowance = await limiter.take(client, texts)
         current().headers.update(allowance.headers(limiter.limit))
 
 

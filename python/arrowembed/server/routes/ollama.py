@@ -38,7 +38,7 @@ _LATEST = ":latest"
 @router.post(
     "/embed",
     summary="Embed texts, as Ollama does",
-    response_model=ollama.EmbedResponse,
+    response_model=ollama.EmbedResponseInOllama,
     responses=_ERRORS,
     openapi_extra=json_body(ollama.EmbedRequest),
 )
@@ -75,7 +75,7 @@ async def embed(request: Request) -> Response:
 @router.post(
     "/embeddings",
     summary="Embed a text, as older clients of Ollama do",
-    response_model=ollama.EmbeddingsResponse,
+    response_model=ollama.EmbeddingsResponseInOllama,
     responses=_ERRORS,
     openapi_extra=json_body(ollama.EmbeddingsRequest),
 )
@@ -125,7 +125,7 @@ async def show(request: Request) -> Response:
 @router.get(
     "/tags",
     summary="The models, as Ollama lists them",
-    response_model=ollama.ModelList,
+    response_model=ollama.ModelsInOllama,
     responses=_REFUSALS,
 )
 async def tags(request: Request) -> Response:

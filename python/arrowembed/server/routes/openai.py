@@ -22,14 +22,14 @@ from arrowembed.server.vectors import written
 
 router = APIRouter(prefix="/v1", tags=["OpenAI"], dependencies=[Depends(require("embed"))])
 
-_ERRORS = errors_in(openai.ErrorResponse, "openai")
-_REFUSALS = refusals_in(openai.ErrorResponse, "openai")
+_ERRORS = errors_in(openai.ErrorInOpenAI, "openai")
+_REFUSALS = refusals_in(openai.ErrorInOpenAI, "openai")
 
 
 @router.post(
     "/embeddings",
     summary="Embed texts, as OpenAI does",
-    response_model=openai.EmbeddingsResponse,
+    response_model=openai.EmbeddingsResponseInOpenAI,
     responses=_ERRORS,
     openapi_extra=json_body(openai.EmbeddingsRequest),
 )
@@ -62,7 +62,7 @@ async def embeddings(request: Request) -> Response:
 @router.get(
     "/models",
     summary="The models, as OpenAI lists them",
-    response_model=openai.ModelList,
+    response_model=openai.ModelsInOpenAI,
     responses=_REFUSALS,
 )
 async def models(request: Request) -> Response:
@@ -75,7 +75,7 @@ async def models(request: Request) -> Response:
 @router.get(
     "/models/{name:path}",
     summary="A model, as OpenAI shows it",
-    response_model=openai.Model,
+    response_model=openai.ModelInOpenAI,
     responses={**_REFUSALS, 404: _ERRORS[404]},
 )
 async def model(

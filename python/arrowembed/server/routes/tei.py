@@ -17,6 +17,7 @@ from arrowembed.server.dialects import use_dialect
 from arrowembed.server.requests import within
 from arrowembed.server.routes.answering import (
     admit,
+    charge,
     encode,
     json_response,
     models_of,
@@ -66,6 +67,7 @@ async def decoded(request: Request) -> Response:
     settings = settings_of(request)
     wanted = checked(tei.DecodeRequest, await read_json(request, settings.request_seconds))
     check_count(len(wanted.ids), settings)
+    await charge(request, len(wanted.ids))
     async with within(settings.request_seconds, request):
         served = await models_of(request).get()
         texts = await asyncio.to_thread(

@@ -60,7 +60,7 @@ class EmbedRequest(Request):
     )
 
 
-class EmbedResponse(BaseModel):
+class EmbedResponseInOllama(BaseModel):
     """Vectors in the order of their texts."""
 
     model: str = Field(description="The model as it was asked for.")
@@ -80,7 +80,7 @@ class EmbeddingsRequest(Request):
     prompt: Text = Field("", description="The text; none loads the model.")
 
 
-class EmbeddingsResponse(BaseModel):
+class EmbeddingsResponseInOllama(BaseModel):
     """A vector."""
 
     embedding: list[float] = Field(description="As the model makes it, of any length.")
@@ -138,7 +138,7 @@ class LoadedModelList(BaseModel):
     models: list[LoadedModel]
 
 
-class ModelList(BaseModel):
+class ModelsInOllama(BaseModel):
     """All models of the service."""
 
     models: list[ListedModel]

@@ -59,23 +59,23 @@ class Embedding(BaseModel):
     embedding: list[float] | str = Field(description="The vector, of length one.")
 
 
-class Usage(BaseModel):
+class UsageInOpenAI(BaseModel):
     """What a request cost."""
 
     prompt_tokens: int = Field(description="Tokens, special ones included.")
     total_tokens: int = Field(description="The same.")
 
 
-class EmbeddingsResponse(BaseModel):
+class EmbeddingsResponseInOpenAI(BaseModel):
     """Vectors in the order of their texts."""
 
     object: Literal["list"]
     data: list[Embedding]
     model: str = Field(description="Name of the model.")
-    usage: Usage
+    usage: UsageInOpenAI
 
 
-class Model(BaseModel):
+class ModelInOpenAI(BaseModel):
     """A model of the service."""
 
     id: str = Field(description="Name or alias.")
@@ -84,14 +84,14 @@ class Model(BaseModel):
     owned_by: str
 
 
-class ModelList(BaseModel):
+class ModelsInOpenAI(BaseModel):
     """All models of the service, under all their names."""
 
     object: Literal["list"]
-    data: list[Model]
+    data: list[ModelInOpenAI]
 
 
-class ErrorDetail(BaseModel):
+class ErrorDetailInOpenAI(BaseModel):
     """What went wrong."""
 
     message: str = Field(description="What was wrong, where, and what to do.")
@@ -100,7 +100,7 @@ class ErrorDetail(BaseModel):
     code: str | None = Field(description="A stable name of the error.")
 
 
-class ErrorResponse(BaseModel):
+class ErrorInOpenAI(BaseModel):
     """An error."""
 
-    error: ErrorDetail
+    error: ErrorDetailInOpenAI
