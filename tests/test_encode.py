@@ -15,6 +15,7 @@ from arrowembed.errors import (
     ArrowEmbedError,
     InvalidArgumentError,
     MissingDependencyError,
+    TextTooLongError,
     TextTypeError,
 )
 
@@ -70,6 +71,21 @@ def test_token_ids_are_those_of_transformers(bert_folder):
     )
     assert all(set(mask) == {1} for mask in features["attention_mask"])
     assert all(set(types) == {0} for types in features["token_type_ids"])
+
+
+def test_token_ids_stand_for_their_text(model):
+    ids = model.tokenize("the cat sleeps")["input_ids"][0]
+    assert model.decode(ids) == "the cat sleeps"
+    assert model.decode(ids, skip_special_tokens=False) == "[CLS] the cat sleeps [SEP]"
+    for bad in (-1, 2**32):
+        with pytest.raises(InvalidArgumentError, match=str(bad)):
+            model.decode([bad])
+
+
+def test_long_texts_are_tokenized_whole_or_not_at_all(model):
+    assert len(model.tokenize(LONG)["input_ids"][0]) == model.max_seq_length
+    with pytest.raises(TextTooLongError, match="text 1 has 1402 tokens"):
+        model.tokenize(["short", LONG], truncate=False)
 
 
 def test_a_text_has_the_same_vector_alone_and_among_others(model, texts):

@@ -447,7 +447,7 @@ class Embedder:
         """The text that token ids stand for, as near as the tokenizer can tell.
 
         Raises:
-            InvalidArgumentError: Something is no token id.
+            InvalidArgumentError: A number can be no token id.
         """
         return self._engine.decode(token_ids, skip_special_tokens=skip_special_tokens)
 
