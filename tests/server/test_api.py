@@ -43,6 +43,7 @@ def test_the_service_does_what_its_document_says(bert_mean_folder, tiny, tmp_pat
     hooks = str(CONFIG / "hooks.py")
     environment = {"API_KEY": key, "VOCABULARY": vocabulary, "SCHEMATHESIS_HOOKS": hooks}
     with running(models=models, api_keys=kept.entry()) as service:
+        operations = sum(map(len, service.app.openapi()["paths"].values()))
         ran = subprocess.run(
             [*command, f"{service.url}/openapi.json"],
             cwd=tmp_path,
@@ -52,7 +53,7 @@ def test_the_service_does_what_its_document_says(bert_mean_folder, tiny, tmp_pat
             text=True,
         )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "Selected: 23/23" in ran.stdout
+    assert f"Tested: {operations}\n" in ran.stdout
 
 
 NAUGHTY = [
