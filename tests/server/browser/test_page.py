@@ -20,23 +20,24 @@ document.addEventListener('securitypolicyviolation', (e) => window.violations.pu
 """
 
 
-def path_of(program, package):
-    path = shutil.which(program)
-    assert path, f"{program} is not installed; on Debian: apt-get install {package}"
+def path_of(*programs):
+    """Where the first of some programs is that is installed."""
+    path = next(filter(None, map(shutil.which, programs)), None)
+    assert path, f"none of {programs} is installed; see the Makefile"
     return path
 
 
 @pytest.fixture(scope="module")
 def browser():
     options = webdriver.ChromeOptions()
-    options.binary_location = path_of("chromium", "chromium")
+    options.binary_location = path_of("chromium", "chromium-browser", "google-chrome")
     options.add_argument("--headless=new")
     options.add_argument("--disable-dev-shm-usage")
     if os.geteuid() == 0:
         # Chromium does not run as root otherwise.
         options.add_argument("--no-sandbox")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.ChromeService(path_of("chromedriver", "chromium-driver"))
+    driver = webdriver.ChromeService(path_of("chromedriver"))
     browser = webdriver.Chrome(options, driver)
     yield browser
     browser.quit()
