@@ -61,8 +61,8 @@ class Scheduler:
             scheduler is used.
         max_queued_texts: Most texts that may wait; more are refused at once.
         max_queued_tokens: The same in tokens, of which a text has as many as its bytes let expect.
-        on_batch: Called with the texts and tokens of each micro-batch that was computed, on a
-            thread of the scheduler.
+        on_batch: Called with the texts and tokens of what was computed at a time, on a thread of
+            the scheduler.
     """
 
     def __init__(

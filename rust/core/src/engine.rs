@@ -218,7 +218,7 @@ impl Engine {
             Ok(1)
         };
         let slots = out.iter_mut().collect();
-        self.forward(&tokens, slots, request.max_texts, monitor_of(&mut monitor), write)?;
+        self.forward(&tokens, slots, (request.max_texts, true), monitor_of(&mut monitor), write)?;
         let mut stats = EncodeStats { texts: texts.len(), ..EncodeStats::default() };
         for tokens in &tokens {
             stats.add(1, tokens.ids.len(), tokens.full_length);

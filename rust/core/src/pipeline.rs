@@ -69,7 +69,7 @@ impl Engine {
             finite(row, request.start + position)?;
             Ok(repeated.times[position])
         };
-        self.forward(&tokens, rows, request.max_texts, monitor_of(&mut ask), write)?;
+        self.forward(&tokens, rows, (request.max_texts, true), monitor_of(&mut ask), write)?;
 
         self.remember(texts, &computed, &tokens, request, out);
         for (&position, tokens) in computed.iter().zip(&tokens) {
@@ -230,12 +230,13 @@ impl Engine {
     }
 
     /// Runs the model over tokenized texts, in micro-batches. For each text `write` gets its index, its
-    /// slot and the vectors of its tokens, and returns how many of the caller's texts that finished.
+    /// slot and the vectors of its tokens, and returns how many of the caller's texts that finished. A single
+    /// micro-batch may be computed by all threads `together`.
     pub(crate) fn forward<T: Send>(
         &self,
         tokens: &[Tokens],
         slots: Vec<T>,
-        max_texts: usize,
+        (max_texts, together): (usize, bool),
         mut monitor: Option<Monitor<'_>>,
         write: impl Fn(usize, T, &[f32]) -> Result<usize> + Sync,
     ) -> Result<()> {
@@ -264,7 +265,8 @@ impl Engine {
             Some(result.map(|()| finished))
         };
         let brief = self.is_brief(&lengths);
-        if let [only] = &mut jobs[..]
+        if together
+            && let [only] = &mut jobs[..]
             && let Some(result) = compute(only, &mut |batch, consume| {
                 let monitor = monitor_of(&mut monitor).filter(|_| !brief);
                 self.model.forward_together(batch, monitor, consume)

@@ -1,7 +1,7 @@
 //! Dynamic batching: the texts of many callers, computed together.
 //!
 //! Requests queue. As soon as a thread is free it takes what is there, at most as many tokens as a micro-batch
-//! has, and computes it; meanwhile the next gather. Nothing waits for a batch to fill. Texts of a request may be
+//! has or as a few have where many wait, and computes it; meanwhile the next gather. Nothing waits for a batch to fill. Texts of a request may be
 //! in several micro-batches, and a micro-batch has texts of several requests, which take turns.
 
 mod queue;
@@ -23,7 +23,7 @@ use crate::process::PerProcess;
 use request::{Done, Pending, Submission};
 use run::Shared;
 
-/// Told the texts and tokens of each micro-batch that was computed.
+/// Told the texts and tokens of what was computed at a time.
 pub(crate) type OnBatch = Box<dyn Fn(usize, usize) + Send + Sync>;
 
 /// Computes the texts of many callers together, on the threads of all engines.
@@ -66,7 +66,7 @@ pub struct QueueInfo {
     pub texts: usize,
     /// Their tokens, roughly.
     pub tokens: usize,
-    /// Micro-batches that are being computed.
+    /// Batches that are being computed.
     pub running: usize,
 }
 
@@ -119,7 +119,7 @@ impl Scheduler {
         Self { engine, limits, on_batch: Arc::new(Box::new(|_, _| {})), shared: PerProcess::new() }
     }
 
-    /// Tells `on_batch` the texts and tokens of each micro-batch that was computed, on one of the scheduler's
+    /// Tells `on_batch` the texts and tokens of what was computed at a time, on one of the scheduler's
     /// threads, which it must not keep.
     #[must_use]
     pub fn on_batch(mut self, on_batch: impl Fn(usize, usize) + Send + Sync + 'static) -> Self {

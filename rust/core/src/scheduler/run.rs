@@ -19,6 +19,10 @@ use crate::plan::budget;
 use crate::threads;
 use crate::tokenize::Tokens;
 
+/// Micro-batches that a thread takes at most at a time, where many wait: each time callers are told costs them a
+/// change of threads.
+const BATCHES: usize = 4;
+
 /// What the threads of a scheduler and its callers share.
 pub(super) struct Shared {
     engine: Arc<Engine>,
@@ -156,14 +160,18 @@ impl Shared {
             if state.queue.requests() > 0 {
                 let threads = threads::num_threads().unwrap_or(1);
                 let most = self.engine.model.tokens_at_once();
-                let tokens = budget(state.queue.tokens(), threads, most);
-                let taken = state.queue.take(tokens);
+                let waiting = state.queue.tokens();
+                let batches = (waiting / (2 * threads * most)).clamp(1, BATCHES);
+                let taken = state.queue.take(batches * budget(waiting, threads, most));
                 state.running += 1;
-                if state.queue.requests() > 0 {
+                let more = state.queue.requests() > 0;
+                if more {
                     self.call_thread(&mut state);
                 }
+                // To divide it among all threads takes less time but more work.
+                let together = !more && state.running == 1;
                 drop(state);
-                self.work(taken);
+                self.work(taken, together);
                 state = self.state();
                 state.running -= 1;
                 self.tell_if_empty(&state);
@@ -178,10 +186,10 @@ impl Shared {
     }
 
     /// Computes what was taken and tells the callers, also if that panics.
-    fn work(&self, taken: Taken) {
+    fn work(&self, taken: Taken, together: bool) {
         let requests: Vec<Arc<Pending>> =
             taken.iter().map(|(request, _)| request.clone()).collect();
-        let computed = catch_unwind(AssertUnwindSafe(|| self.compute(taken)));
+        let computed = catch_unwind(AssertUnwindSafe(|| self.compute(taken, together)));
         let failed = computed.unwrap_or_else(|panic| {
             let reason = panic
                 .downcast_ref::<&str>()
@@ -197,9 +205,9 @@ impl Shared {
     }
 
     /// A request whose text has an error fails alone; what is returned is everybody's.
-    fn compute(&self, taken: Taken) -> Result<()> {
+    fn compute(&self, taken: Taken, together: bool) -> Result<()> {
         let engine = &*self.engine;
-        if taken.len() == 1 {
+        if together && taken.len() == 1 {
             threads::rouse();
         }
         let mut work: Vec<(Arc<Pending>, usize)> = Vec::with_capacity(taken.len());
@@ -222,7 +230,7 @@ impl Shared {
         engine.forward(
             &tokens,
             vectors.iter_mut().collect(),
-            usize::MAX,
+            (usize::MAX, together),
             None,
             |i, slot, hidden| {
                 let (pending, position) = &work[i];
