@@ -91,6 +91,7 @@ TABLE: dict[str, Kind] = {
     "internal": Kind(500, "INTERNAL", _BROKEN),
     "error": Kind(500, "INTERNAL", _BROKEN),
     "missing_dependency": Kind(501, "UNIMPLEMENTED"),
+    "no_store": Kind(501, "UNIMPLEMENTED"),
 }
 
 _CODE_OF_STATUS = {

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from arrowembed.errors import InvalidArgumentError, MissingDependencyError
 from arrowembed.server.errors import ServiceError
+from arrowembed.server.observe.record import current
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -277,6 +278,19 @@ class RateLimiter:
                 type(error).__name__,
                 "counted by each process" if self._when_store_fails == "open" else "refused",
             )
+
+
+async def charge_client(
+    limiter: RateLimiter | None, principal: Principal, address: str | None, texts: int
+) -> None:
+    """Counts the request that this task answers; its answer says how many texts are left.
+
+    Raises:
+        ServiceError: As `RateLimiter.take`.
+    """
+    if limiter is not None:
+        allowance = await limiter.take(client_key(principal, address), texts)
+        current().headers.update(allowance.headers(limiter.limit))
 
 
 def client_key(principal: Principal, address: str | None) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
-import uuid
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
@@ -34,8 +34,7 @@ class RequestId:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = _header(scope, b"x-request-id")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        request_id = id_of(_header(scope, b"x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
 
         async def send_with_id(message: Message) -> None:
@@ -132,8 +131,7 @@ async def within(seconds: float, request: Request) -> AsyncIterator[None]:
                     pass
             given_up.append(ServiceError("client_closed_request", "the client is gone"))
         except TimeoutError:
-            why = f"not done within {seconds:g} seconds; send fewer texts at a time"
-            given_up.append(ServiceError("timeout", why))
+            given_up.append(_too_slow(seconds))
         task.cancel()
 
     watching: list[asyncio.Task[None]] = []
@@ -151,6 +149,34 @@ async def within(seconds: float, request: Request) -> AsyncIterator[None]:
         timer.cancel()
         for watcher in watching:
             watcher.cancel()
+
+
+@asynccontextmanager
+async def in_time(seconds: float) -> AsyncIterator[None]:
+    """Gives up what is done inside when time is up.
+
+    Raises:
+        ServiceError: With the code `timeout`.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise _too_slow(seconds) from None
+
+
+def id_of(given: str) -> str:
+    """The id of a request: what its client calls it, or a new one if that is nothing or too odd."""
+    if _REQUEST_ID.fullmatch(given):
+        return given
+    # It has to be different, not secret, and so is worth no call of the system.
+    return f"{random.getrandbits(128):032x}"
+
+
+def _too_slow(seconds: float) -> ServiceError:
+    return ServiceError(
+        "timeout", f"not done within {seconds:g} seconds; send fewer texts at a time"
+    )
 
 
 def _header(scope: Scope, name: bytes) -> str:

@@ -92,11 +92,16 @@ class ServedModels:
         try:
             return self._by_name[name]
         except KeyError:
+            known = ", ".join(model.name for model in self)
             raise ServiceError(
                 "unknown_model",
-                f"model: there is no {name!r} here; GET /models lists them",
+                f"model: there is no {name!r} here; known are {known}",
                 field="model",
             ) from None
+
+    def variant_of(self, served: ServedModel) -> str | None:
+        """Which variant a model is, where several share its requests."""
+        return served.variant if len(self.find(served.name).variants) > 1 else None
 
     def aliases(self, model: Model) -> list[str]:
         """The other names of a model."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,9 @@ def written(vectors: NDArray[Any], encoding: Encoding) -> NDArray[Any] | list[st
     """
     if encoding == "json":
         return np.ascontiguousarray(vectors)
-    if sys.byteorder == "big":
-        vectors = vectors.astype(vectors.dtype.newbyteorder("<"))
-    return [b64encode(vector.tobytes()).decode("ascii") for vector in vectors]
+    return [b64encode(packed(vector)).decode("ascii") for vector in vectors]
+
+
+def packed(vectors: NDArray[Any]) -> bytes:
+    """The bytes of all numbers, one after the other, little-endian."""
+    return vectors.astype(vectors.dtype.newbyteorder("<"), copy=False).tobytes()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import MutableHeaders
 
-from arrowembed.server.observe.logs import request_log
 from arrowembed.server.observe.record import begin
+from arrowembed.server.observe.report import report
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from arrowembed.server.observe.metrics import Metrics
-    from arrowembed.server.observe.record import RequestRecord
     from arrowembed.server.observe.tracing import Tracing
 
 _NOBODY_WAITED = 499
@@ -76,49 +75,18 @@ class Observe:
             raise
         finally:
             self._metrics.in_progress.dec()
-            self._finish(scope, record, status, perf_counter() - started)
-
-    def _finish(self, scope: Scope, record: RequestRecord, status: int, seconds: float) -> None:
-        route = route_of(scope)
-        self._metrics.finished(record, route, status, seconds)
-        level = logging.DEBUG if route in self._quiet else logging.INFO
-        log = request_log()
-        if log.is_enabled_for(level):
-            log.log(level, "request", **_fields(scope, record, route, status, seconds))
+            route = route_of(scope)
+            report(
+                self._metrics,
+                record,
+                method=scope["method"],
+                route=route,
+                status=status,
+                seconds=perf_counter() - started,
+                level=logging.DEBUG if route in self._quiet else logging.INFO,
+            )
 
 
 def route_of(scope: Scope) -> str:
     """The template of the route that answered; what else clients ask for is all the same."""
     return getattr(scope.get("route"), "path", "none")
-
-
-def _fields(
-    scope: Scope, record: RequestRecord, route: str, status: int, seconds: float
-) -> dict[str, str | float]:
-    fields: dict[str, str | float] = {
-        "method": scope["method"],
-        "route": route,
-        "status": status,
-        "duration_ms": _milliseconds(seconds),
-    }
-    if record.client:
-        fields["client"] = record.client
-    if record.code is not None:
-        fields["code"] = record.code
-    if record.encoded:
-        fields |= {
-            "model": record.model,
-            "texts": record.texts,
-            "tokens": record.tokens,
-            "truncated": record.truncated,
-            "cache_hits": record.cache_hits,
-            "queue_ms": _milliseconds(record.queue_seconds),
-            "compute_ms": _milliseconds(record.compute_seconds),
-        }
-    if record.trace_id:
-        fields["trace_id"] = record.trace_id
-    return fields
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1000, 3)

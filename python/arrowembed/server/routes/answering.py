@@ -8,8 +8,7 @@ import orjson
 from starlette.responses import Response
 
 from arrowembed.server.bodies import check_texts
-from arrowembed.server.observe.record import current
-from arrowembed.server.rate_limit import client_key
+from arrowembed.server.rate_limit import charge_client
 from arrowembed.server.requests import within
 
 if TYPE_CHECKING:
@@ -17,9 +16,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from arrowembed.options import Normalize
     from arrowembed.scheduler import Encoded
-    from arrowembed.server.rate_limit import RateLimiter
     from arrowembed.server.served import ServedModels
     from arrowembed.server.settings import ServerSettings
     from arrowembed.server.variant import ServedModel
@@ -54,12 +51,9 @@ async def charge(request: Request, texts: int) -> None:
     Raises:
         ServiceError: It may not send so many now (`rate_limited`).
     """
-    limiter: RateLimiter | None = request.app.state.rate_limiter
-    if limiter is not None:
-        address = request.client.host if request.client else None
-        client = client_key(request.state.principal, address)
-        allowance = await limiter.take(client, texts)
-        current().headers.update(allowance.headers(limiter.limit))
+    address = request.client.host if request.client else None
+    state = request.app.state
+    await charge_client(state.rate_limiter, request.state.principal, address, texts)
 
 
 async def encode(
@@ -82,13 +76,6 @@ async def encode(
         return await models_of(request).encode(model, texts, **options)
 
 
-def normalization(wanted: bool | None) -> Normalize | None:
-    """`normalize` of requests as that of `Embedder.encode`."""
-    if wanted is None:
-        return None
-    return "l2" if wanted else "none"
-
-
 def usage_of(encoded: Encoded) -> dict[str, int]:
     """What a request cost, as `schemas.native.Usage` has it."""
     return {
@@ -107,6 +94,5 @@ def json_response(value: Any, headers: dict[str, str] | None = None) -> Response
 
 def variant_header(request: Request, served: ServedModel) -> dict[str, str]:
     """Says which variant answered, where there are several."""
-    if len(models_of(request).find(served.name).variants) == 1:
-        return {}
-    return {"x-model-variant": served.variant}
+    variant = models_of(request).variant_of(served)
+    return {} if variant is None else {"x-model-variant": variant}

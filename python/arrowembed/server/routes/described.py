@@ -1,16 +1,43 @@
-"""Models as `GET /models`, `GET /info` and the routes that change them show them."""
+"""The service and its models, as routes show them."""
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from arrowembed import get_num_threads
+from arrowembed import __version__, _core, get_num_threads
 
 if TYPE_CHECKING:
     from arrowembed.server.served import Model, ServedModels
     from arrowembed.server.settings import ServerSettings
     from arrowembed.server.variant import Variant
+
+
+def service_info(
+    settings: ServerSettings, models: ServedModels, *, started: float
+) -> dict[str, Any]:
+    """Version, models and limits.
+
+    Args:
+        settings: Those of the service.
+        models: Its models.
+        started: When it was started, by `time.monotonic`.
+    """
+    return {
+        "version": __version__,
+        "default_model": models.default.name,
+        "models": [described(models, model) for model in models],
+        "limits": {
+            "max_texts": settings.max_texts,
+            "max_text_chars": settings.max_text_chars,
+            "max_body_bytes": settings.max_body_bytes,
+            "request_seconds": settings.request_seconds,
+        },
+        "num_threads": get_num_threads(),
+        "isa": _core.isa(),
+        "uptime_seconds": round(time.monotonic() - started, 3),
+    }
 
 
 def described(models: ServedModels, model: Model) -> dict[str, Any]:

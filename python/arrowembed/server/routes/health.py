@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
-
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from arrowembed import __version__, _core, get_num_threads
 from arrowembed.server.errors import ServiceError
 from arrowembed.server.routes.answering import json_response, models_of, settings_of
-from arrowembed.server.routes.described import described, described_as_tei
+from arrowembed.server.routes.described import described, described_as_tei, service_info
 from arrowembed.server.routes.documented import REFUSALS
 from arrowembed.server.schemas.native import ErrorResponse, ModelList
 from arrowembed.server.security.dependency import require
@@ -43,24 +39,9 @@ async def ready(request: Request) -> dict[str, str]:
 @router.get("/info", summary="What the service is", dependencies=_known, responses=REFUSALS)
 async def info(request: Request) -> Response:
     """Version, models and limits, and what clients of text-embeddings-inference look for."""
-    settings = settings_of(request)
-    return json_response(
-        {
-            "version": __version__,
-            "default_model": models_of(request).default.name,
-            "models": _models(request),
-            "limits": {
-                "max_texts": settings.max_texts,
-                "max_text_chars": settings.max_text_chars,
-                "max_body_bytes": settings.max_body_bytes,
-                "request_seconds": settings.request_seconds,
-            },
-            "num_threads": get_num_threads(),
-            "isa": _core.isa(),
-            "uptime_seconds": round(time.monotonic() - request.app.state.started, 3),
-            **described_as_tei(models_of(request), settings),
-        }
-    )
+    settings, models = settings_of(request), models_of(request)
+    info = service_info(settings, models, started=request.app.state.started)
+    return json_response({**info, **described_as_tei(models, settings)})
 
 
 @router.get(
@@ -72,9 +53,5 @@ async def info(request: Request) -> Response:
 )
 async def models(request: Request) -> Response:
     """All models of the service, loaded or not."""
-    return json_response({"models": _models(request)})
-
-
-def _models(request: Request) -> list[dict[str, Any]]:
     models = models_of(request)
-    return [described(models, model) for model in models]
+    return json_response({"models": [described(models, model) for model in models]})

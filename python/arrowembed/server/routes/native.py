@@ -8,7 +8,6 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from arrowembed.quantization import quantize_embeddings
 from arrowembed.server import arrow_stream
 from arrowembed.server.arrow_stream import ARROW
 from arrowembed.server.bodies import (
@@ -19,6 +18,14 @@ from arrowembed.server.bodies import (
     read_json,
 )
 from arrowembed.server.errors import ServiceError
+from arrowembed.server.native import (
+    compare_options,
+    comparison,
+    embed_options,
+    quantized,
+    similarities,
+    texts_to_compare,
+)
 from arrowembed.server.requests import within
 from arrowembed.server.routes import tei as tei_routes
 from arrowembed.server.routes.answering import (
@@ -26,7 +33,6 @@ from arrowembed.server.routes.answering import (
     encode,
     json_response,
     models_of,
-    normalization,
     settings_of,
     usage_of,
     variant_header,
@@ -36,7 +42,6 @@ from arrowembed.server.schemas import native, tei
 from arrowembed.server.security.dependency import require
 from arrowembed.server.variant import check_options
 from arrowembed.server.vectors import written
-from arrowembed.similarity import similarity, similarity_pairwise
 
 router = APIRouter(tags=["native"], dependencies=[Depends(require("embed"))])
 
@@ -88,28 +93,13 @@ async def compare(request: Request) -> Response:
     fields = await read_json(request, settings_of(request).request_seconds)
     if _is_tei(fields, "source", "targets", "pairs"):
         return await tei_routes.similarities(request, fields)
-    wanted: native.PairsRequest | native.TargetsRequest
-    if "pairs" in fields:
-        wanted = checked(native.PairsRequest, fields)
-        texts = [text for pair in wanted.pairs for text in pair]
-    else:
-        wanted = checked(native.TargetsRequest, fields)
-        texts = [wanted.source, *wanted.targets]
+    wanted = comparison(fields)
     served, encoded = await encode(
-        request,
-        wanted.model,
-        texts,
-        prompt_name=wanted.prompt_name,
-        prompt=wanted.prompt,
-        truncate=wanted.truncate,
+        request, wanted.model, texts_to_compare(wanted), **compare_options(wanted)
     )
-    vectors, function = encoded.vectors, served.embedder.similarity_function
-    if isinstance(wanted, native.PairsRequest):
-        similarities = similarity_pairwise(function, vectors[::2], vectors[1::2])
-    else:
-        similarities = similarity(function, vectors[0], vectors[1:])[0]
+    function = served.embedder.similarity_function
     answer = {
-        "similarities": similarities,
+        "similarities": similarities(wanted, function, encoded.vectors),
         "function": function,
         "model": served.name,
         "usage": usage_of(encoded),
@@ -154,22 +144,11 @@ async def tokenize(request: Request) -> Response:
 
 
 async def _embed(request: Request, wanted: native.EmbedRequest) -> Response:
-    served, encoded = await encode(
-        request,
-        wanted.model,
-        wanted.texts,
-        prompt_name=wanted.prompt_name,
-        prompt=wanted.prompt,
-        normalize=normalization(wanted.normalize),
-        truncate=wanted.truncate,
-        truncate_dim=wanted.dimensions,
-    )
-    dimensions = encoded.vectors.shape[1]
-    _check_ranges(wanted, dimensions)
-    vectors = quantize_embeddings(encoded.vectors, wanted.precision, wanted.ranges)
+    served, encoded = await encode(request, wanted.model, wanted.texts, **embed_options(wanted))
+    vectors = quantized(wanted, encoded.vectors)
     facts = {
         "model": served.name,
-        "dimensions": dimensions,
+        "dimensions": encoded.vectors.shape[1],
         "precision": wanted.precision,
         "usage": usage_of(encoded),
     }
@@ -192,16 +171,3 @@ def _is_tei(fields: dict[str, Any], *ours: str) -> bool:
         if field in fields:
             raise ServiceError("invalid_request", f"{field}, inputs: one of them, not both")
     return True
-
-
-def _check_ranges(wanted: native.EmbedRequest, dimensions: int) -> None:
-    if wanted.precision not in ("int8", "uint8"):
-        return
-    if wanted.ranges is None:
-        raise ServiceError(
-            "invalid_request",
-            f"ranges: {wanted.precision} needs them, so that vectors of all requests are scaled "
-            "alike; send them in JSON",
-        )
-    if any(len(row) != dimensions for row in wanted.ranges):
-        raise ServiceError("invalid_request", f"ranges: expected two lists of {dimensions} numbers")

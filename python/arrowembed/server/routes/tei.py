@@ -14,6 +14,7 @@ from starlette.responses import Response
 
 from arrowembed.server.bodies import check_count, checked, read_json
 from arrowembed.server.dialects import use_dialect
+from arrowembed.server.native import normalization
 from arrowembed.server.requests import within
 from arrowembed.server.routes.answering import (
     admit,
@@ -21,7 +22,6 @@ from arrowembed.server.routes.answering import (
     encode,
     json_response,
     models_of,
-    normalization,
     settings_of,
     variant_header,
 )
