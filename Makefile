@@ -24,7 +24,7 @@ export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: demo test test-rust test-python test-browser test-api lint lint-rust lint-python bench \
-	bench-peers bench-large bench-load dev coverage coverage-rust coverage-python check-wheel \
+	bench-peers bench-large bench-load dev proto coverage coverage-rust coverage-python check-wheel \
 	lock clean help
 
 demo: $(MODEL)/model.arrow ## build, convert all-MiniLM-L6-v2, embed and search real text
@@ -88,6 +88,9 @@ dev: .venv/dev.stamp .venv/model.stamp ## install in place: Python changes are l
 	VIRTUAL_ENV="$(CURDIR)/.venv" $(PY) -m maturin develop --release --locked
 	$(PIP) install -q --no-deps --no-build-isolation --editable converter
 	rm -f .venv/wheel.stamp .venv/converter.stamp
+
+proto: .venv/dev.stamp ## make the Python modules of the gRPC service anew from its .proto file
+	$(PY) proto/generate.py
 
 check-wheel: .venv/wheel.stamp $(MODEL)/model.arrow ## the wheel works in an empty environment
 	.ci/check-wheel build/wheels/*.whl $(MODEL)

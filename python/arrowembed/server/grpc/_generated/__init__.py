@@ -1,0 +1,1 @@
+"""Made from proto/arrowembed/v1/embedding.proto by `make proto`."""
