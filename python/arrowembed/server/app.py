@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fastapi import FastAPI
+    from starlette.datastructures import State
+
+    from arrowembed.server.grpc import GrpcServer
+    from arrowembed.server.security.access import Access
 
 _DOCS = (
     "/docs",
@@ -59,10 +63,12 @@ def create_app(
 
     Raises:
         InvalidArgumentError: A setting is wrong.
+        MissingDependencyError: A setting needs a package that is not installed.
     """
     settings = settings or read_settings()
     metrics = Metrics()
     tracing = Tracing() if settings.tracing else None
+    access = make_access(settings)
     app = FastAPIOffline(
         redoc_url=None,
         title="arrowembed",
@@ -70,11 +76,12 @@ def create_app(
         version=__version__,
         root_path=settings.root_path,
         lifespan=partial(lifespan, on_failed_start=on_failed_start),
-        middleware=_middlewares(settings, metrics, tracing),
+        middleware=_middlewares(settings, access, metrics, tracing),
         exception_handlers={ArrowEmbedError: answer_error, HTTPException: answer_http_error},
         telemetry=UNTRACED if tracing is None else tracing.config,
     )
     app.state.settings = settings
+    app.state.access = access
     app.state.models = ServedModels(settings, metrics)
     app.state.metrics = metrics
     app.state.tracing = tracing
@@ -82,6 +89,7 @@ def create_app(
     app.state.started = time.monotonic()
     app.state.created = int(time.time())
     app.state.draining = False
+    app.state.grpc = _make_grpc(app.state, settings.grpc_port)
     for routes in (native, openai, tei, ollama, health, admin, monitoring, page):
         app.include_router(routes.router)
     app.mount("/page", page.FILES)
@@ -90,7 +98,7 @@ def create_app(
 
 
 def _middlewares(
-    settings: ServerSettings, metrics: Metrics, tracing: Tracing | None
+    settings: ServerSettings, access: Access, metrics: Metrics, tracing: Tracing | None
 ) -> list[Middleware]:
     """What is around every request, the outermost first."""
     return [
@@ -102,9 +110,22 @@ def _middlewares(
         Middleware(CatchAll),
         Middleware(
             Authenticate,
-            access=make_access(settings),
+            access=access,
             public=(*_MACHINES, *_DOCS, *page.PATHS),
             guarded=[("POST", page.PATH)],
             allowed_hosts=settings.allowed_hosts,
         ),
     ]
+
+
+def _make_grpc(state: State, port: int | None) -> GrpcServer | None:
+    """The door for gRPC, if there is to be one.
+
+    Raises:
+        MissingDependencyError: grpcio or one of its packages is not installed.
+    """
+    if port is None:
+        return None
+    from arrowembed.server.grpc import GrpcServer  # noqa: PLC0415 - an extra of its own
+
+    return GrpcServer(state, port)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from arrowembed import set_num_threads
+from arrowembed.errors import InvalidArgumentError
 from arrowembed.server.errors import ServiceError
 from arrowembed.server.observe.sampling import sample_regularly
 from arrowembed.server.watch import watch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from fastapi import FastAPI
 
+    from arrowembed.server.grpc import GrpcServer
     from arrowembed.server.served import ServedModels
     from arrowembed.server.settings import ServerSettings
 
@@ -32,16 +34,21 @@ async def lifespan(
     """Loads the models while it answers already, and lets them finish what they were asked."""
     settings: ServerSettings = app.state.settings
     models: ServedModels = app.state.models
+    grpc: GrpcServer | None = app.state.grpc
     if settings.num_threads is not None:
         set_num_threads(settings.num_threads)
+    if grpc is not None:
+        await _start(grpc, on_failed_start)
     tasks = [
-        asyncio.create_task(_load(models, on_failed_start)),
+        asyncio.create_task(_load(models, grpc, on_failed_start)),
         asyncio.create_task(sample_regularly(models, app.state.metrics)),
     ]
     if settings.watch_seconds is not None:
         tasks.append(asyncio.create_task(watch(models, settings.watch_seconds)))
     with _on_signals(app, tasks):
         yield
+    if grpc is not None:
+        await grpc.stop()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -52,14 +59,28 @@ async def lifespan(
         await asyncio.to_thread(app.state.tracing.close)
 
 
+async def _start(grpc: GrpcServer, on_failed_start: Callable[[Exception], object] | None) -> None:
+    try:
+        await grpc.start()
+    except InvalidArgumentError as error:
+        if on_failed_start is None:
+            raise
+        on_failed_start(error)
+
+
 async def _load(
-    models: ServedModels, on_failed_start: Callable[[Exception], object] | None
+    models: ServedModels,
+    grpc: GrpcServer | None,
+    on_failed_start: Callable[[Exception], object] | None,
 ) -> None:
     try:
         await models.load_eager()
     except ServiceError as error:
         if on_failed_start is not None:
             on_failed_start(error)
+    else:
+        if grpc is not None:
+            await grpc.set_ready()
 
 
 async def _reload(models: ServedModels) -> None:
@@ -85,8 +106,16 @@ def _on_signals(app: FastAPI, tasks: list[asyncio.Task[None]]) -> Iterator[None]
     def start(work: Coroutine[Any, Any, None]) -> None:
         tasks.append(loop.create_task(work))
 
+    async def stop_grpc(grpc: GrpcServer) -> None:
+        await grpc.set_draining()
+        await asyncio.sleep(settings.drain_delay_seconds)
+        await grpc.stop()
+
     def drain(number: int, frame: Any) -> None:
         app.state.draining = True
+        if app.state.grpc is not None:
+            # At the same time as HTTP, not after it, so that both have the whole deadline.
+            loop.call_soon_threadsafe(start, stop_grpc(app.state.grpc))
         if callable(stop):
             delay = settings.drain_delay_seconds
             loop.call_soon_threadsafe(loop.call_later, delay, stop, number, frame)

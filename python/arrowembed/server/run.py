@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from arrowembed.server.observe.metrics import FOLDER_VARIABLE
 
 if TYPE_CHECKING:
     import socket
+    from contextlib import AbstractContextManager
 
     from fastapi import FastAPI
 
@@ -70,8 +72,9 @@ def _run_several(settings: ServerSettings) -> None:
         threads = max(1, get_num_threads() // settings.workers)
         settings = settings.model_copy(update={"num_threads": threads})
     settings, management = _bind_management(settings)
+    settings, held = _hold_grpc_port(settings)
     config = _config(settings, partial(_worker_app, settings), factory=True)
-    with tempfile.TemporaryDirectory(prefix="arrowembed-metrics-") as folder:
+    with held, tempfile.TemporaryDirectory(prefix="arrowembed-metrics-") as folder:
         os.environ[FOLDER_VARIABLE] = folder
         _Workers(config, [config.bind_socket(), *management]).run()
 
@@ -99,6 +102,19 @@ def _bind_management(settings: ServerSettings) -> tuple[ServerSettings, list[soc
     )
     bound = config.bind_socket()
     return settings.model_copy(update={"management_port": bound.getsockname()[1]}), [bound]
+
+
+def _hold_grpc_port(settings: ServerSettings) -> tuple[ServerSettings, AbstractContextManager[Any]]:
+    """Holds the port for gRPC, if it is wanted, and settings that know it.
+
+    gRPC takes no socket from outside: each worker listens itself.
+    """
+    if settings.grpc_port is None:
+        return settings, nullcontext()
+    from arrowembed.server.grpc.ports import hold_port  # noqa: PLC0415 - an extra of its own
+
+    held = hold_port(settings.host, settings.grpc_port)
+    return settings.model_copy(update={"grpc_port": held.getsockname()[1]}), held
 
 
 async def _open_once(settings: ServerSettings) -> None:

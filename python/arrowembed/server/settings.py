@@ -44,6 +44,9 @@ class ListenSettings(BaseModel):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for all.")
     port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    grpc_port: int | None = Field(
+        None, ge=0, le=65535, description="Port to listen on for gRPC; none without."
+    )
     workers: int = Field(1, ge=1, description="Processes that answer requests.")
     num_threads: int | None = Field(
         None, ge=1, description="Threads to compute on, in each process; else its share of cores."

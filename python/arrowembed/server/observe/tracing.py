@@ -9,13 +9,18 @@ OTEL_EXPORTER_OTLP_ENDPOINT.
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from opentelemetry import trace
+from opentelemetry.propagate import extract
 
 from arrowembed.errors import MissingDependencyError
+from arrowembed.server.errors import TABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from fastapi.telemetry import TelemetryConfig
     from opentelemetry.sdk.trace import TracerProvider
 
@@ -23,6 +28,9 @@ if TYPE_CHECKING:
 
 UNTRACED: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 """FastAPI's telemetry where none is wanted, whatever providers the process may have."""
+
+_SERVERS_FAULT = 500
+"""From this HTTP status on, the failure is not the client's."""
 
 
 class Tracing:
@@ -54,14 +62,39 @@ class Tracing:
 
         What stands behind the ? of an address is the client's, and is left out.
         """
-        span = trace.get_current_span()
-        span.set_attribute("url.query", "REDACTED")
-        context = span.get_span_context()
-        record.trace_id = trace.format_trace_id(context.trace_id)
-        record.headers["traceresponse"] = (
-            f"00-{record.trace_id}-{trace.format_span_id(context.span_id)}"
-            f"-{context.trace_flags:02x}"
-        )
+        trace.get_current_span().set_attribute("url.query", "REDACTED")
+        self._note(record)
+
+    @contextmanager
+    def call(
+        self, method: str, metadata: Mapping[str, str], record: RequestRecord
+    ) -> Iterator[None]:
+        """Makes the span of a call over gRPC, and those of its parts when it ends.
+
+        Args:
+            method: Full name of what is called.
+            metadata: Names the span that this one is a child of, if there is one.
+            record: What is known of the request.
+        """
+        service, _, name = method.removeprefix("/").rpartition("/")
+        with self._tracer.start_as_current_span(
+            method.removeprefix("/"),
+            extract(metadata),
+            trace.SpanKind.SERVER,
+            {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name},
+            # What an exception says may quote a text.
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            self._note(record)
+            try:
+                yield
+            finally:
+                self.answered(record)
+                if record.code is not None:
+                    span.set_attribute("error.type", record.code)
+                    if TABLE[record.code].http >= _SERVERS_FAULT:
+                        span.set_status(trace.StatusCode.ERROR)
 
     def answered(self, record: RequestRecord) -> None:
         """Makes the spans of a request whose answer is about to be sent."""
@@ -84,6 +117,14 @@ class Tracing:
             ("serialise", computed, time.time_ns()),
         ):
             self._tracer.start_span(name, start_time=start).end(end)
+
+    def _note(self, record: RequestRecord) -> None:
+        context = trace.get_current_span().get_span_context()
+        record.trace_id = trace.format_trace_id(context.trace_id)
+        record.headers["traceresponse"] = (
+            f"00-{record.trace_id}-{trace.format_span_id(context.span_id)}"
+            f"-{context.trace_flags:02x}"
+        )
 
     def close(self) -> None:
         """Sends what has not been sent yet; blocks."""
