@@ -1,5 +1,7 @@
 """Services that tests of several modules ask."""
 
+from dataclasses import replace
+
 import pytest
 from running import running, start_process
 
@@ -32,3 +34,15 @@ def process(tmp_path):
     for service in started:
         service.popen.terminate()
         service.exit_status()
+
+
+@pytest.fixture
+def with_scheduler(monkeypatch):
+    """Puts a scheduler in the place of that of a service's first model."""
+
+    def put(service, scheduler):
+        variant = next(iter(service.app.state.models)).variants[0]
+        monkeypatch.setattr(variant, "current", replace(variant.current, scheduler=scheduler))
+        return scheduler
+
+    return put

@@ -1,11 +1,8 @@
 """What is refused, and how: each with a code, the place, and nothing of the server's insides."""
 
-import asyncio
 import json
 import socket
-import threading
 from contextlib import contextmanager
-from dataclasses import replace
 from http.client import HTTPResponse
 
 import httpx
@@ -13,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from running import running
+from schedulers import Failing, Waiting
 
 from arrowembed.errors import QueueFullError
 
@@ -262,43 +260,6 @@ def test_limits_are_those_of_the_settings(strict):
     assert strict.error("/embed", {"texts": ["a"] * 4})[1]["code"] == "too_many_texts"
     assert strict.error("/embed", {"texts": "a" * 51})[1]["code"] == "text_too_large"
     assert strict.post("/embed", {"texts": ["a" * 50] * 3}).status_code == 200
-
-
-class Waiting:
-    """A scheduler whose work ends only when it is cancelled."""
-
-    def __init__(self):
-        self.started, self.cancelled = threading.Event(), threading.Event()
-
-    async def encode(self, texts, **options):
-        self.started.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
-
-
-class Failing:
-    """A scheduler that raises an error."""
-
-    def __init__(self, error):
-        self.error = error
-
-    async def encode(self, texts, **options):
-        raise self.error
-
-
-@pytest.fixture
-def with_scheduler(monkeypatch):
-    """Puts a scheduler in the place of that of a service's only model."""
-
-    def put(service, scheduler):
-        variant = next(iter(service.app.state.models)).variants[0]
-        monkeypatch.setattr(variant, "current", replace(variant.current, scheduler=scheduler))
-        return scheduler
-
-    return put
 
 
 def test_time_runs_out(strict, with_scheduler):

@@ -7,11 +7,13 @@ import sys
 import threading
 
 import pytest
+from calling import calling, numbered
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from running import running
 
 from arrowembed.errors import MissingDependencyError
 from arrowembed.server import create_app, read_settings
+from arrowembed.server.grpc import api
 
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -96,6 +98,37 @@ def test_the_spans_of_a_request(collector, bert_mean_folder, texts):
     trace_id = told[1]
     (failed,) = (span for span in collector.spans if span.trace_id.hex() == trace_id)
     assert attributes_of(failed)["http.response.status_code"] == 422
+
+
+def test_the_spans_of_calls_over_grpc(collector, bert_mean_folder):
+    models = [{"name": "tiny", "source": str(bert_mean_folder)}]
+    with running(models=models, grpc_port=0, tracing=True) as service, calling(service) as channel:
+        request = api.EmbedRequest(texts=["mark-of-a-text"])
+        metadata = [("traceparent", PARENT)]
+        _, call = channel.stub.Embed.with_call(request, metadata=metadata)
+        told = dict(call.trailing_metadata())["traceresponse"]
+        streamed = numbered(request, api.EmbedRequest(texts=["mark-of-a-text"], model="no"))
+        assert len(list(channel.stub.EmbedStream(streamed, metadata=metadata))) == 2
+    own = [span for span in collector.spans if span.trace_id.hex() == PARENT.split("-")[1]]
+    requests = [span for span in own if span.name.startswith(api.SERVICE)]
+    assert {span.parent_span_id.hex() for span in requests} == {PARENT.split("-")[2]}
+    one, *two = sorted(requests, key=lambda span: span.name)
+    assert told == f"00-{one.trace_id.hex()}-{one.span_id.hex()}-01"
+    assert attributes_of(one) == {
+        "rpc.system": "grpc",
+        "rpc.service": api.SERVICE,
+        "rpc.method": "Embed",
+        "embedding.model": "tiny",
+        "embedding.texts": 1,
+        "embedding.tokens": attributes_of(one)["embedding.tokens"],
+        "embedding.cache_hits": 0,
+    }
+    children = {span.name for span in own if span.parent_span_id == one.span_id}
+    assert children == {"queue", "forward", "serialise"}
+    assert {span.name for span in two} == {f"{api.SERVICE}/EmbedStream"}
+    errors = [attributes_of(span).get("error.type") for span in two]
+    assert sorted(map(str, errors)) == ["None", "unknown_model"]
+    assert "mark-of-a-text" not in str(collector.spans)
 
 
 def test_no_text_is_in_a_trace(collector, bert_mean_folder):
