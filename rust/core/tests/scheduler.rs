@@ -53,7 +53,7 @@ impl Gate {
     }
 }
 
-/// All threads of a scheduler, each with a request that was computed and is held before it is told.
+/// As many threads of a scheduler as compute at a time, each with a request that was computed and is held before it is told.
 struct Held {
     gate: Arc<Gate>,
     requests: Vec<Receiver<Result<Scheduled>>>,
@@ -61,7 +61,7 @@ struct Held {
 
 impl Held {
     fn hold(scheduler: &Scheduler, gate: &Arc<Gate>) -> Self {
-        let threads = arrowembed::num_threads().unwrap() + 1;
+        let threads = arrowembed::num_threads().unwrap();
         let requests = (1..=threads).map(|number| {
             let request = submit(scheduler, &[&format!("holds thread {number}")]).unwrap().1;
             gate.wait_for(number);
@@ -169,7 +169,7 @@ fn a_full_queue_refuses_at_once_and_forgets_nobody() {
     let waiting: Vec<_> = (0..2).map(|_| submit(&scheduler, &["one", "two"]).unwrap().1).collect();
     let info = scheduler.info();
     assert_eq!((info.requests, info.texts), (2, 4));
-    assert_eq!(info.running, arrowembed::num_threads().unwrap() + 1);
+    assert_eq!(info.running, arrowembed::num_threads().unwrap());
     let refused = submit(&scheduler, &["three"]).unwrap_err();
     assert!(matches!(refused, Error::QueueFull { texts: 4, max_texts: 4, .. }), "{refused}");
     let never = submit(&scheduler, &["1", "2", "3", "4", "5"]).unwrap_err();

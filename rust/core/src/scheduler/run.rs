@@ -83,9 +83,20 @@ impl Shared {
         Ok(())
     }
 
-    /// Wakes a thread or starts one, if not all are busy.
+    /// Whether a thread has something to do: what waits where a worker is free, or else a whole micro-batch to have
+    /// ready for the first that is. Fewer texts wait for more to come meanwhile.
+    fn is_worth_taking(&self, state: &State, threads: usize) -> bool {
+        let free = state.running < threads && state.queue.requests() > 0;
+        free || state.queue.tokens() >= self.engine.model.tokens_at_once()
+    }
+
+    /// Wakes a thread or starts one, if there is something to do for it.
     fn call_thread(self: &Arc<Self>, state: &mut State) {
-        let most = threads::num_threads().map_or(1, |threads| threads + 1);
+        let threads = threads::num_threads().unwrap_or(1);
+        let most = threads + 1;
+        if !self.is_worth_taking(state, threads) {
+            return;
+        }
         if state.idle > 0 {
             self.queued.notify_one();
         } else if state.threads < most {
@@ -157,17 +168,15 @@ impl Shared {
     fn run(self: &Arc<Self>) {
         let mut state = self.state();
         loop {
-            if state.queue.requests() > 0 {
-                let threads = threads::num_threads().unwrap_or(1);
-                let most = self.engine.model.tokens_at_once();
+            let threads = threads::num_threads().unwrap_or(1);
+            let most = self.engine.model.tokens_at_once();
+            if self.is_worth_taking(&state, threads) {
                 let waiting = state.queue.tokens();
                 let batches = (waiting / (2 * threads * most)).clamp(1, BATCHES);
                 let taken = state.queue.take(batches * budget(waiting, threads, most));
                 state.running += 1;
                 let more = state.queue.requests() > 0;
-                if more {
-                    self.call_thread(&mut state);
-                }
+                self.call_thread(&mut state);
                 // To divide it among all threads takes less time but more work.
                 let together = !more && state.running == 1;
                 drop(state);
@@ -175,7 +184,9 @@ impl Shared {
                 state = self.state();
                 state.running -= 1;
                 self.tell_if_empty(&state);
-            } else if state.closed {
+            } else if state.closed && state.queue.requests() == 0 {
+                // Those that wait for more to take have to end, too.
+                self.queued.notify_all();
                 return;
             } else {
                 state.idle += 1;
