@@ -22,9 +22,9 @@ from arrowembed import Embedder
 from load.service import Service, own
 
 ROOT = Path(__file__).parents[2]
-TEXTS = 50
+TEXTS = 100
 """In a request."""
-REQUESTS = 80
+REQUESTS = 40
 """That are different."""
 
 
