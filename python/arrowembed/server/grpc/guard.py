@@ -159,7 +159,7 @@ class Guard(grpc.aio.ServerInterceptor):
     async def _address(self, caller: Caller) -> str | None:
         if caller.peer is None or "x-forwarded-for" not in caller.metadata:
             return caller.peer
-        header = (b"x-forwarded-for", caller.metadata["x-forwarded-for"].encode("latin-1"))
+        header = (b"x-forwarded-for", caller.metadata["x-forwarded-for"].encode())
         scope: dict[str, Any] = {"type": "http", "client": (caller.peer, 0), "headers": [header]}
         await self._forwarded(cast("Any", scope), _nothing, _nothing)
         address: str = scope["client"][0]
