@@ -488,6 +488,11 @@ class Embedder:
         """Length of the vectors that `encode` gives."""
         return self._truncate_dim or self._embedding_size
 
+    @property
+    def truncate_dim(self) -> int | None:
+        """To how many dimensions vectors are cut; None leaves them whole."""
+        return self._truncate_dim
+
     def get_sentence_embedding_dimension(self) -> int:
         """`dimension`, under its name in sentence-transformers."""
         return self.dimension
@@ -511,6 +516,19 @@ class Embedder:
     def path(self) -> Path:
         """The model's folder or file."""
         return self._path
+
+    @property
+    def reference(self) -> str:
+        """What finds the model again, from any folder: its name, or the path it was given by."""
+        return str(self._path) if self._given_by_path() else self._name
+
+    def retrieval_prompts(self) -> tuple[str, str]:
+        """The texts that `encode_query` and `encode_document` put before each input."""
+        query, document = (
+            self._prompt(self._prompt_for(names), None)
+            for names in (_QUERY_PROMPTS, _DOCUMENT_PROMPTS)
+        )
+        return query, document
 
     def cache_info(self) -> _core.CacheInfo:
         """Size, limits, hits and misses of the cache of vectors; empty for an unloaded model."""
@@ -559,16 +577,21 @@ class Embedder:
 
     def _name_of_model(self) -> str:
         """The name it was found by; what its files say if they were given by their path."""
-        given_by_path = Path(self._name).expanduser().absolute() == self._path
-        return self._metadata["name"] if given_by_path else models.short_name(self._name)
+        return self._metadata["name"] if self._given_by_path() else models.short_name(self._name)
+
+    def _given_by_path(self) -> bool:
+        return Path(self._name).expanduser().absolute() == self._path
 
     def _encode_with_prompt(
         self, names: Sequence[str], sentences: Texts, options: EncodeOptions
     ) -> NDArray[Any]:
         if options.get("prompt") is None and options.get("prompt_name") is None:
-            name = next((name for name in names if name in self._prompts), None)
-            options = {**options, "prompt_name": name}
+            options = {**options, "prompt_name": self._prompt_for(names)}
         return cast("NDArray[Any]", self.encode(sentences, **options))
+
+    def _prompt_for(self, names: Sequence[str]) -> str | None:
+        """The first of these names under which there is a prompt."""
+        return next((name for name in names if name in self._prompts), None)
 
     def _chunks(
         self, texts: Iterator[str], chunk_size: int, options: EncodeOptions

@@ -11,6 +11,7 @@ __all__ = [
     "ArrowEmbedError",
     "ClosedError",
     "DeviceError",
+    "DuplicateIdError",
     "InternalError",
     "InvalidArgumentError",
     "InvalidTextError",
@@ -22,6 +23,10 @@ __all__ = [
     "NonFiniteError",
     "OutOfMemoryError",
     "QueueFullError",
+    "StoreFileError",
+    "StoreLockedError",
+    "StoreMismatchError",
+    "StoreNotFoundError",
     "TextTooLongError",
     "TextTypeError",
     "TokenizerError",
@@ -146,3 +151,33 @@ class MissingDependencyError(ArrowEmbedError, ImportError):
     def of(cls, package: str, *, purpose: str, install: str) -> MissingDependencyError:
         """An error that says for what `package` is needed and how to get it."""
         return cls(f"{purpose} needs {package}: pip install {install}")
+
+
+class StoreNotFoundError(ArrowEmbedError, FileNotFoundError):
+    """There is no store at that path."""
+
+    code = "store_not_found"
+
+
+class StoreFileError(ArrowEmbedError, ValueError):
+    """A store's files are damaged, incomplete or of a version that this one cannot read."""
+
+    code = "invalid_store"
+
+
+class StoreMismatchError(ArrowEmbedError, ValueError):
+    """A store was made for another model, dimension, metric or backend than is asked for."""
+
+    code = "store_mismatch"
+
+
+class StoreLockedError(ArrowEmbedError, TimeoutError):
+    """Another process kept writing to the store for longer than was waited."""
+
+    code = "store_locked"
+
+
+class DuplicateIdError(ArrowEmbedError, ValueError):
+    """An id that was to be added is in the store already; `upsert` would replace it."""
+
+    code = "duplicate_id"

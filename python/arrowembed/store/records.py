@@ -1,0 +1,164 @@
+"""What is put into a store and what comes out of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+
+from arrowembed.errors import InvalidArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+Field: TypeAlias = Literal["text", "metadata", "vector"]
+"""What can be asked for beside ids and scores."""
+
+FIELDS: tuple[Field, ...] = get_args(Field)
+DEFAULT_FIELDS: tuple[Field, ...] = ("text", "metadata")
+
+MAX_ID_BYTES = 1024
+
+_INT64 = range(-(1 << 63), 1 << 63)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One entry. What was not asked for, or is not there, is None."""
+
+    id: str
+    text: str | None = None
+    metadata: dict[str, Any] | None = None
+    vector: NDArray[np.float32] | None = None
+    """float32, shape (dimension,), as it was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hit(Record):
+    """An entry that was found."""
+
+    score: float = 0.0
+    """Similarity, more is more similar: cosine, dot product, or negative Euclidean distance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Checked entries on their way into a store, in their order."""
+
+    ids: list[str]
+    vectors: NDArray[np.float32]
+    """Finite, C-contiguous, shape (n, dimension)."""
+    texts: list[str | None]
+    metadata: list[dict[str, Any]] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+def checked_ids(ids: Iterable[str], *, name: str = "ids", unique: bool = True) -> list[str]:
+    """The ids as a list.
+
+    Raises:
+        InvalidArgumentError: One is empty, too long, no string, no UTF-8, or comes twice.
+    """
+    if isinstance(ids, (str, bytes)):
+        raise InvalidArgumentError(f"{name}: expected a list of ids, got one; pass [{ids!r}]")
+    checked = list(ids)
+    seen: set[str] = set()
+    for index, value in enumerate(checked):
+        if not isinstance(value, str):
+            raise InvalidArgumentError(
+                f"{name}[{index}]: expected a string, got {type(value).__name__}"
+            )
+        if not value or len(value.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
+            raise InvalidArgumentError(
+                f"{name}[{index}]: an id has 1 to {MAX_ID_BYTES} bytes, this one {len(value)}"
+            )
+        _check_unicode(f"{name}[{index}]", value)
+        if unique and value in seen:
+            raise InvalidArgumentError(f"{name}[{index}]: {value!r} comes twice in one call")
+        seen.add(value)
+    return checked
+
+
+def checked_metadata(metadata: Mapping[str, Any] | None, index: int) -> dict[str, Any]:
+    """A copy of one entry's metadata, as JSON would give it back.
+
+    Raises:
+        InvalidArgumentError: A key is no string or starts with "$", or a value is no JSON: NaN, an
+            integer beyond 64 bits, or an object of some other kind.
+    """
+    if metadata is None:
+        return {}
+    if not hasattr(metadata, "items"):
+        raise InvalidArgumentError(
+            f"metadata[{index}]: expected a mapping, got {type(metadata).__name__}"
+        )
+    return {
+        _checked_key(f"metadata[{index}]", key): _checked_value(f"metadata[{index}].{key}", value)
+        for key, value in metadata.items()
+    }
+
+
+def checked_fields(include: Iterable[str]) -> tuple[Field, ...]:
+    """The fields that were asked for.
+
+    Raises:
+        InvalidArgumentError: One is unknown.
+    """
+    wanted = (include,) if isinstance(include, str) else tuple(include)
+    for name in wanted:
+        if name not in FIELDS:
+            raise InvalidArgumentError(f"include: {name!r}; known are {', '.join(FIELDS)}")
+    return tuple(name for name in FIELDS if name in wanted)
+
+
+def _checked_key(where: str, key: object) -> str:
+    if not isinstance(key, str) or not key or key.startswith("$"):
+        raise InvalidArgumentError(
+            f'{where}: a key is a non-empty string that does not start with "$", not {key!r}'
+        )
+    _check_unicode(where, key)
+    return key
+
+
+def _checked_value(where: str, value: Any) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        _check_unicode(where, value)
+        return str(value)
+    if isinstance(value, int):
+        if value not in _INT64:
+            raise InvalidArgumentError(f"{where}: an integer beyond 64 bits; write it as a string")
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidArgumentError(f"{where}: {value} is no JSON; leave the key out")
+        return float(value)
+    if isinstance(value, (list, tuple)):
+        return [_checked_value(f"{where}[{i}]", item) for i, item in enumerate(value)]
+    if isinstance(value, dict):
+        return {
+            _checked_key(where, key): _checked_value(f"{where}.{key}", item)
+            for key, item in value.items()
+        }
+    raise InvalidArgumentError(
+        f"{where}: {type(value).__name__} is no JSON; use strings, numbers, true, false, lists"
+    )
+
+
+def _check_unicode(where: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidArgumentError(f"{where}: a lone surrogate, which is no UTF-8") from error
+
+
+def to_json(metadata: Mapping[str, Any]) -> str:
+    """Metadata as it is stored."""
+    return json.dumps(metadata, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
