@@ -12,7 +12,6 @@ import json
 import os
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -113,7 +112,7 @@ class Comparison:
 def against_engine(bench: Bench) -> Comparison:
     """How much of the engine's rate the service has, and what takes the processors meanwhile."""
     engine, served = [], []
-    taken: Counter[str] = Counter()
+    taken = {"clients": 0.0}
     available = 0.0
     with own(bench.model, bench.logs / "load-own.log", "--cache-entries", "0") as service:
         bench.load(service, FULL)
@@ -122,10 +121,11 @@ def against_engine(bench: Bench) -> Comparison:
             before, started = service.cpu_seconds(), time.perf_counter()
             measured = bench.load(service, FULL)
             available += CORES * (time.perf_counter() - started)
-            taken += service.cpu_seconds() - before
             taken["clients"] += measured.cpu_seconds
+            for name, seconds in service.cpu_seconds().items():
+                taken[name] = taken.get(name, 0.0) + seconds - before[name]
             served.append(FULL.texts * measured.requests_per_second)
-    shares = {name: seconds / available for name, seconds in taken.most_common()}
+    shares = {name: seconds / available for name, seconds in taken.items()}
     shares["nobody or others"] = 1 - sum(shares.values())
     return Comparison(service.start_seconds, engine, served, shares)
 

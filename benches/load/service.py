@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -38,9 +37,9 @@ class Service:
         pids = [self.process.pid, *children(self.process.pid)]
         return sum(proportional(pid) for pid in pids)
 
-    def cpu_seconds(self) -> Counter[str]:
+    def cpu_seconds(self) -> dict[str, float]:
         """Processor time that its process has taken, by what it was for."""
-        taken: Counter[str] = Counter()
+        taken = {"computing": 0.0, "event loop": 0.0, "other threads": 0.0}
         for task in Path(f"/proc/{self.process.pid}/task").iterdir():
             name, seconds = of_thread(task)
             taken[name] += seconds

@@ -49,13 +49,30 @@ class RequestRecord:
 
     def add(self, encoded: Encoded) -> None:
         """Adds texts that were embedded for the request."""
-        self.encoded = True
-        self.texts += len(encoded.vectors)
-        self.tokens += encoded.tokens
-        self.truncated += encoded.truncated
         self.cache_hits += encoded.cache_hits
-        self.queue_seconds += encoded.queue_seconds
-        self.compute_seconds += encoded.compute_seconds
+        self.count(
+            len(encoded.vectors),
+            encoded.tokens,
+            encoded.truncated,
+            encoded.queue_seconds,
+            encoded.compute_seconds,
+        )
+
+    def count(
+        self,
+        texts: int,
+        tokens: int,
+        truncated: int,
+        queue_seconds: float,
+        compute_seconds: float,
+    ) -> None:
+        """Adds what texts that were embedded for the request took."""
+        self.encoded = True
+        self.texts += texts
+        self.tokens += tokens
+        self.truncated += truncated
+        self.queue_seconds += queue_seconds
+        self.compute_seconds += compute_seconds
         self.encoded_at = time.time_ns()
 
 
