@@ -12,6 +12,8 @@ __all__ = [
     "ClosedError",
     "DeviceError",
     "DuplicateIdError",
+    "HandleError",
+    "HandleGoneError",
     "InternalError",
     "InvalidArgumentError",
     "InvalidTextError",
@@ -23,6 +25,7 @@ __all__ = [
     "NonFiniteError",
     "OutOfMemoryError",
     "QueueFullError",
+    "SharedMemoryError",
     "StoreFileError",
     "StoreLockedError",
     "StoreMismatchError",
@@ -181,3 +184,21 @@ class DuplicateIdError(ArrowEmbedError, ValueError):
     """An id that was to be added is in the store already; `upsert` would replace it."""
 
     code = "duplicate_id"
+
+
+class HandleError(ArrowEmbedError, ValueError):
+    """Something was given as the handle of a shared result that is none of this user's."""
+
+    code = "invalid_handle"
+
+
+class HandleGoneError(ArrowEmbedError, FileNotFoundError):
+    """A shared result is there no longer: released, expired, or gone with its process."""
+
+    code = "handle_gone"
+
+
+class SharedMemoryError(ArrowEmbedError, OSError):
+    """Results cannot be shared: no room for one more, or no folder that is the user's alone."""
+
+    code = "shared_memory"
