@@ -142,7 +142,7 @@ def _make(
     named = backend or os.environ.get(VARIABLE) or "lightweight"
     if named not in BACKENDS:
         raise InvalidArgumentError(f"{VARIABLE}={named!r}; known are {', '.join(BACKENDS)}")
-    description = replace(wanted, backend=cast("Backend", named))
+    description = replace(wanted, backend=named)
     try:
         return _class(description.backend).create(folder, description, embedder, **options)
     except (MissingDependencyError, OSError) as error:
