@@ -27,6 +27,7 @@ __all__ = [
     "QueueFullError",
     "SharedMemoryError",
     "StoreFileError",
+    "StoreIOError",
     "StoreLockedError",
     "StoreMismatchError",
     "StoreNotFoundError",
@@ -134,7 +135,7 @@ class QueueFullError(ArrowEmbedError, RuntimeError):
 
 
 class ClosedError(ArrowEmbedError, RuntimeError):
-    """A `Scheduler` was drained and takes no more requests."""
+    """A `Scheduler` was drained, or a store closed; it takes no more requests."""
 
     code = "closed"
 
@@ -166,6 +167,12 @@ class StoreFileError(ArrowEmbedError, ValueError):
     """A store's files are damaged, incomplete or of a version that this one cannot read."""
 
     code = "invalid_store"
+
+
+class StoreIOError(ArrowEmbedError, OSError):
+    """The operating system refused to write to a store, which is as it was before."""
+
+    code = "io"
 
 
 class StoreMismatchError(ArrowEmbedError, ValueError):
