@@ -151,7 +151,7 @@ def turn_of(response: Any) -> Turn:
             return AnthropicTurn(plain["content"])
         if plain.get("role") == "assistant" and not isinstance(plain.get("content"), list):
             return ChatTurn(plain)
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise InvalidArgumentError(f"response: is not complete: {error!r}") from error
     raise InvalidArgumentError(
         "response: expected a chat completion or a response of OpenAI's interface or a message of "

@@ -63,8 +63,7 @@ class Parameters:
         self._tool, self._example = name, example
         documentation = parse_docstring(inspect.getdoc(function) or "", DocstringStyle.GOOGLE)
         described = {entry.arg_name: entry.description or "" for entry in documentation.params}
-        text = (documentation.short_description, documentation.long_description)
-        self.description = "\n\n".join(_unwrapped(part) for part in text if part)
+        self.description = _unwrapped(documentation.description or "")
         hints = type_hints(function, name)
         fields: dict[str, Any] = {}
         self._names: dict[str, str] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 from pydantic.errors import PydanticUserError
 from pydantic_core import PydanticSerializationError
 
@@ -32,7 +32,7 @@ class Returns:
         self._tool = name
         kind = type_hints(function, name).get("return", Any)
         try:
-            self._adapter: TypeAdapter[Any] = TypeAdapter(kind)
+            self._adapter = _adapter(kind)
         except (PydanticUserError, TypeError) as error:
             raise InvalidArgumentError(f"tool {name!r}: its result: {error}") from error
 
@@ -56,3 +56,13 @@ class Returns:
                 f"{self._tool}: gave a {type(value).__name__} that is not of its result's type",
                 code="invalid_result",
             ) from error
+
+
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    try:
+        # NaN is to be an error, not null.
+        return TypeAdapter(kind, config=ConfigDict(ser_json_inf_nan="constants"))
+    except PydanticUserError as error:
+        if error.code != "type-adapter-config-unused":
+            raise
+        return TypeAdapter(kind)  # a model, which has a configuration of its own
