@@ -22,6 +22,7 @@ _COMMANDS = {
     "embed": (f"{_HERE}.embed", "Embed texts and write their vectors."),
     "similarity": (f"{_HERE}.similarity", "Show how similar texts are to each other."),
     "search": (f"{_HERE}.search", "Find the lines of a file that are nearest to a query."),
+    "index": (f"{_HERE}.index", "Keep texts in a store on disk and search them."),
     "serve": (f"{_HERE}.serve", "Answer requests over HTTP."),
     "mcp": (f"{_HERE}.mcp", "Offer tools to language models by the Model Context Protocol."),
     "keys": (f"{_HERE}.keys", "Make API keys for serve and mcp."),

@@ -28,7 +28,7 @@ from arrowembed.store.records import (
 from arrowembed.texts import as_texts, is_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
@@ -162,6 +162,28 @@ class Store(ABC):
         wanted = None if ids is None else checked_ids(ids, unique=False)
         return self._get(wanted, condition, limit, offset, fields)
 
+    def scan(
+        self,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        include: Iterable[str] = DEFAULT_FIELDS,
+        batch_size: int = 1024,
+    ) -> Iterator[list[Record]]:
+        """All entries in the order in which they were put in, a batch at a time.
+
+        They are those that were there when the first batch was read, whatever is written meanwhile.
+
+        Args:
+            filter: See `arrowembed.store.filters`.
+            include: Of "text", "metadata" and "vector", what is wanted.
+            batch_size: Most entries of a batch.
+        """
+        batch_size = _checked_count("batch_size", batch_size, 1)
+        fields = checked_fields(include)
+        condition = parse(filter)
+        self._check_open()
+        return self._scan(condition, fields, batch_size)
+
     def search(
         self,
         query: str | ArrayLike,
@@ -202,12 +224,7 @@ class Store(ABC):
         **options: Any,
     ) -> list[list[Hit]]:
         """`search` for many texts, or vectors of shape (n, dimension), at once."""
-        k, offset = _checked_count("k", k, 1), _checked_count("offset", offset, 0)
-        if k + offset > MAX_K:
-            raise InvalidArgumentError(f"k: {k} from {offset} on; at most {MAX_K} can be had")
-        fields = checked_fields(include)
-        condition = parse(filter)
-        self._check_open()
+        k, condition, offset, fields = self._checked_search(k, filter, offset, include)
         vectors = self._query_vectors(queries)
         if not len(vectors):
             return []
@@ -288,6 +305,14 @@ class Store(ABC):
         fields: tuple[Field, ...],
     ) -> list[Record]: ...
 
+    def _scan(
+        self, condition: Filter | None, fields: tuple[Field, ...], batch_size: int
+    ) -> Iterator[list[Record]]:
+        # A backend whose entries may be more than memory holds does better.
+        records = self._get(None, condition, None, 0, fields)
+        for start in range(0, len(records), batch_size):
+            yield records[start : start + batch_size]
+
     @abstractmethod
     def _search(
         self,
@@ -312,6 +337,17 @@ class Store(ABC):
     def _close(self) -> None: ...
 
     # What they have in common.
+
+    def _checked_search(
+        self, k: int, filter: Mapping[str, Any] | None, offset: int, include: Iterable[str]
+    ) -> tuple[int, Filter | None, int, tuple[Field, ...]]:
+        k, offset = _checked_count("k", k, 1), _checked_count("offset", offset, 0)
+        if k + offset > MAX_K:
+            raise InvalidArgumentError(f"k: {k} from {offset} on; at most {MAX_K} can be had")
+        fields = checked_fields(include)
+        condition = parse(filter)
+        self._check_open()
+        return k, condition, offset, fields
 
     def _rows(
         self,

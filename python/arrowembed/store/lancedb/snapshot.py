@@ -128,7 +128,11 @@ class Snapshot:
         return np.sort(found)
 
     def pages(
-        self, sequences: NDArray[np.int64], where: str | None, columns: Sequence[str]
+        self,
+        sequences: NDArray[np.int64],
+        where: str | None,
+        columns: Sequence[str],
+        rows: int = _BATCH,
     ) -> Iterator[pa.Table]:
         """Entries that `sequences` gave for the same condition, a page after the other.
 
@@ -136,9 +140,10 @@ class Snapshot:
             sequences: Ascending; all between the first and the last that fulfil the condition.
             where: The condition.
             columns: Of the entries.
+            rows: Of a page.
         """
-        for start in range(0, len(sequences), _BATCH):
-            page = sequences[start : start + _BATCH]
+        for start in range(0, len(sequences), rows):
+            page = sequences[start : start + rows]
             between = f"(sequence >= {page[0]} AND sequence <= {page[-1]})"
             yield self.rows(joined(between, where), columns)
 
@@ -184,22 +189,14 @@ class Snapshot:
         query = self.table.search(_match(text), query_type="fts").select([*columns, "_score"])
         return self._best(query, k, where)
 
-    def by_both(
-        self,
-        query: Query,
-        text: str,
-        k: int,
-        where: str | None,
-        columns: Sequence[str],
-    ) -> pa.Table:
+    def by_both(self, query: Query, text: str, k: int, where: str | None) -> pa.Table:
         """The `k` best by words and by meaning, with their `_relevance_score`: ranks, fused."""
         both = self.table.search(
             query_type="hybrid", vector_column_name="vector", fts_columns="text"
         )
         both = both.vector(query.vector).text(_match(text)).distance_type(query.lance_metric)
-        return self._best(
-            both.rerank(load().rerankers.RRFReranker()).select(list(columns)), k, where
-        )
+        # All columns: LanceDB warns of each search that selects some and not the scores of both.
+        return self._best(both.rerank(load().rerankers.RRFReranker()), k, where)
 
     def _best(self, query: Any, k: int, where: str | None) -> pa.Table:
         with self._reading():

@@ -289,6 +289,15 @@ class LanceStore(Store):
 
         return self._read(in_order if ids is None else by_ids)
 
+    def _scan(
+        self, condition: Filter | None, fields: tuple[Field, ...], batch_size: int
+    ) -> Iterator[list[Record]]:
+        snapshot = self._snapshot()
+        where = snapshot.where(condition)
+        sequences = snapshot.sequences(where)
+        for table in snapshot.pages(sequences, where, _columns_of(fields, "sequence"), batch_size):
+            yield _records(table, fields)
+
     def _search(
         self,
         vectors: NDArray[np.float32],

@@ -34,11 +34,10 @@ def matching(snapshot: Snapshot, text: str, query: Query | None, wanted: Wanted)
             "mode: there is no index of words; make one with create_text_index(), "
             "or search with mode='vector'"
         )
-    asked = (wanted.k, wanted.where, wanted.columns)
     if query is None:
-        found, column = snapshot.by_words(text, *asked), "_score"
+        found, column = snapshot.by_words(text, wanted.k, wanted.where, wanted.columns), "_score"
     else:
-        found, column = snapshot.by_both(query, text, *asked), "_relevance_score"
+        found, column = snapshot.by_both(query, text, wanted.k, wanted.where), "_relevance_score"
     scores = found[column].to_numpy().astype(np.float64)
     order = np.lexsort((found["sequence"].to_numpy(), -scores))[: wanted.k]
     return found.take(order), scores[order]

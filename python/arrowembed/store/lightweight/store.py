@@ -162,6 +162,15 @@ class LightweightStore(Store):
             places = _page(snapshot, condition, limit, offset)
         return [Record(**record) for record in snapshot.read(places, fields)]
 
+    def _scan(
+        self, condition: Filter | None, fields: tuple[Field, ...], batch_size: int
+    ) -> Iterator[list[Record]]:
+        snapshot = self._snapshot()
+        for number, rows in snapshot.places(condition):
+            for start in range(0, len(rows), batch_size):
+                places = [(number, row) for row in rows[start : start + batch_size].tolist()]
+                yield [Record(**record) for record in snapshot.read(places, fields)]
+
     def _search(
         self,
         vectors: NDArray[np.float32],
