@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import sys
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Final
@@ -65,13 +66,13 @@ def run(
     Raises:
         InvalidArgumentError: Keys cannot be read, or nobody could reach it by any name.
         MissingDependencyError: There are keys, and what reads them is not installed.
+        OSError: The port is taken, or the address is not of this machine.
     """
     keys = read_api_keys(api_keys_file)
     names = _names(host, allowed_hosts)
+    listener = _bind(host, port)
     config = uvicorn.Config(
         make_app(offer, names, keys),
-        host=host,
-        port=port,
         log_config=None,
         access_log=False,
         proxy_headers=False,
@@ -79,7 +80,6 @@ def run(
         ws="none",
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
-    listener = config.bind_socket()
     if keys is None and not _is_loopback(host):
         logger.warning(
             "ANYBODY WHO REACHES %s MAY USE THESE TOOLS%s: no key is asked for. Make one with "
@@ -176,6 +176,11 @@ class _Verifier:
             return None
         # The key itself need not be kept.
         return AccessToken(token="", client_id=principal.name, scopes=sorted(principal.scopes))
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family)
 
 
 def _names(host: str, more: Sequence[str]) -> list[str]:
