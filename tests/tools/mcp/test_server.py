@@ -167,7 +167,7 @@ def test_a_store_that_cannot_be_opened_is_told(bert_mean_folder, tmp_path, error
 
 
 def test_many_calls_at_once_get_each_its_own_answer(offer_with_store, bert_mean_folder, result_of):
-    texts = [f"text number {i} of many" for i in range(40)]
+    texts = [" ".join(["word"] * (i + 1)) for i in range(40)]
     answers = {}
 
     async def ask():

@@ -12,7 +12,7 @@ import mcp_types as types
 from mcp.shared.exceptions import MCPError
 from mcp.shared.uri_template import UriTemplate
 
-from arrowembed.errors import ArrowEmbedError
+from arrowembed.errors import ArrowEmbedError, InvalidArgumentError
 from arrowembed.tools.mcp.access import may
 from arrowembed.tools.running import Workers
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from mcp.server.context import ServerRequestContext
 
+    from arrowembed.store.records import Record
     from arrowembed.tools.mcp.offer import Offer
 
 STORE: Final = "arrowembed://store"
@@ -98,13 +99,20 @@ class Resources:
         if uri == STORE:
             # Where it lies on this machine is nothing that clients need.
             return {k: v for k, v in self._offer.store.info().items() if k != "path"}
-        found = _TEMPLATE.match(uri)
-        records = [] if found is None else self._offer.store.get([str(found["id"])])
-        if not records:
+        record = self._record(uri)
+        if record is None:
             raise MCPError(
                 types.INVALID_PARAMS,
                 f"no resource {uri}; there are {STORE} and {RECORD}",
                 {"uri": uri},
             )
-        (record,) = records
         return {"id": record.id, "text": record.text, "metadata": record.metadata}
+
+    def _record(self, uri: str) -> Record | None:
+        found = _TEMPLATE.match(uri)
+        if found is None:
+            return None
+        try:
+            return next(iter(self._offer.store.get([str(found["id"])])), None)
+        except InvalidArgumentError:
+            return None  # what is there can be no id, such as nothing
