@@ -28,8 +28,8 @@ export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: demo test test-rust test-python test-browser test-api lint lint-rust lint-python bench \
-	bench-peers bench-large bench-load dev proto coverage coverage-rust coverage-python check-wheel \
-	check-deploy image check-image lock clean help
+	bench-peers bench-large bench-load dev proto coverage coverage-report coverage-rust coverage-python \
+	check-wheel check-deploy image check-image lock clean help
 
 demo: $(MODEL)/model.arrow ## build, convert all-MiniLM-L6-v2, embed and search real text
 	$(PY) examples/demo.py $(MODEL)
@@ -39,8 +39,10 @@ test: test-rust test-python ## all Rust and Python tests
 test-rust: .venv/bin/python
 	$(CARGO) test --release --workspace --locked
 
+# COVERAGE=1 counts lines on the way, for coverage-report.
 test-python: .venv/dev.stamp .venv/model.stamp .venv/converter.stamp
-	$(PY) -m pytest
+	$(if $(COVERAGE),$(PY) -m coverage erase)
+	$(PY) $(if $(COVERAGE),-m coverage run) -m pytest
 
 # Needs Chromium and its driver; on Debian: apt-get install chromium chromium-driver
 test-browser: .venv/dev.stamp .venv/model.stamp .venv/converter.stamp ## the service's page, in Chromium
@@ -64,9 +66,11 @@ lint-python: .venv/dev.stamp .venv/converter.stamp
 
 coverage: coverage-python coverage-rust ## line coverage of Python and Rust; fails below 80 %
 
-coverage-python: .venv/dev.stamp .venv/model.stamp .venv/converter.stamp
-	$(PY) -m coverage erase
-	$(PY) -m coverage run -m pytest -q
+coverage-python: COVERAGE := 1
+coverage-python: test-python
+	$(MAKE) coverage-report
+
+coverage-report:
 	$(PY) -m coverage combine -q
 	$(PY) -m coverage report
 

@@ -31,6 +31,7 @@ if sys.platform == "win32":
 def _isolated(tmp_path, monkeypatch):
     """No test sees or changes the user's models, caches or settings, or asks the network."""
     monkeypatch.setenv("ARROWEMBED_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("ARROWEMBED_SHARED_DIR", str(tmp_path / "shared"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for variable in ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_TOKEN", "ARROWEMBED_MODEL"):

@@ -38,6 +38,14 @@ BUILTIN = {
     "ClosedError": RuntimeError,
     "InternalError": RuntimeError,
     "MissingDependencyError": ImportError,
+    "StoreNotFoundError": FileNotFoundError,
+    "StoreFileError": ValueError,
+    "StoreMismatchError": ValueError,
+    "StoreLockedError": TimeoutError,
+    "DuplicateIdError": ValueError,
+    "HandleError": ValueError,
+    "HandleGoneError": FileNotFoundError,
+    "SharedMemoryError": OSError,
 }
 
 

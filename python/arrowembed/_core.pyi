@@ -13,11 +13,13 @@ __all__ = [
     "ModelConfig",
     "Scheduler",
     "Ticket",
+    "VectorFile",
     "__version__",
     "convert",
     "get_num_threads",
     "isa",
     "quantize",
+    "search_vectors",
     "set_num_threads",
     "settings_from_env",
     "verify",
@@ -290,6 +292,62 @@ def quantize(
     ranges: NDArray[np.float32] | None = None,
 ) -> NDArray[Any]:
     """`ranges` is (2, dim): the lowest and highest value of each dimension."""
+
+@final
+class VectorFile:
+    """Vectors in a mapped Arrow file.
+
+    Raises StoreFileError, also from every method that reads vectors, if the file is none or was damaged.
+    """
+
+    def __new__(cls, path: str) -> VectorFile:
+        """Maps a file and checks its structure; reads none of the vectors."""
+    @staticmethod
+    def write(
+        path: str,
+        vectors: NDArray[np.float32],
+        dtype: Literal["float32", "float16", "int8"] = "float32",
+    ) -> None:
+        """Writes vectors of shape (n, dim), n >= 1, all finite, to a file that is whole or not there.
+
+        float16 rounds them. int8 keeps them as they are, beside a byte for each number that is
+        scanned in their place.
+        """
+    def __len__(self) -> int: ...
+    @property
+    def dimension(self) -> int: ...
+    @property
+    def dtype(self) -> Literal["float32", "float16", "int8"]: ...
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors of these rows, shape (n, dim)."""
+    def verify(self) -> None:
+        """Compares every column with its checksum."""
+    def __arrow_c_schema__(self) -> object: ...
+    def __arrow_c_array__(
+        self, requested_schema: object | None = None
+    ) -> tuple[object, object]: ...
+
+def search_vectors(
+    files: Sequence[VectorFile],
+    queries: NDArray[np.float32],
+    k: int,
+    *,
+    metric: Literal["cosine", "dot", "euclidean"],
+    keep: Sequence[NDArray[np.uint8] | None] | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The rows most similar to each query, and how similar they are, the best first.
+
+    Exact: rows and their order are those of similarities in float64 of the vectors as stored; of
+    equally similar ones the lower row comes first. Euclidean is the negative distance; a zero
+    vector has cosine 0.
+
+    `queries` is (n, dim). `keep` has for each file a bit for each row, the least significant
+    first, as Arrow's bitmaps; only rows whose bit is 1 are searched. Both results are
+    (n, min(k, rows searched)); rows are counted one file after the other.
+    """
 
 def convert(
     source: str,

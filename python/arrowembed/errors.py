@@ -12,6 +12,8 @@ __all__ = [
     "ClosedError",
     "DeviceError",
     "DuplicateIdError",
+    "HandleError",
+    "HandleGoneError",
     "InternalError",
     "InvalidArgumentError",
     "InvalidTextError",
@@ -23,7 +25,9 @@ __all__ = [
     "NonFiniteError",
     "OutOfMemoryError",
     "QueueFullError",
+    "SharedMemoryError",
     "StoreFileError",
+    "StoreIOError",
     "StoreLockedError",
     "StoreMismatchError",
     "StoreNotFoundError",
@@ -131,7 +135,7 @@ class QueueFullError(ArrowEmbedError, RuntimeError):
 
 
 class ClosedError(ArrowEmbedError, RuntimeError):
-    """A `Scheduler` was drained and takes no more requests."""
+    """A `Scheduler` was drained, or a store closed; it takes no more requests."""
 
     code = "closed"
 
@@ -165,6 +169,12 @@ class StoreFileError(ArrowEmbedError, ValueError):
     code = "invalid_store"
 
 
+class StoreIOError(ArrowEmbedError, OSError):
+    """The operating system refused to write to a store, which is as it was before."""
+
+    code = "io"
+
+
 class StoreMismatchError(ArrowEmbedError, ValueError):
     """A store was made for another model, dimension, metric or backend than is asked for."""
 
@@ -181,3 +191,21 @@ class DuplicateIdError(ArrowEmbedError, ValueError):
     """An id that was to be added is in the store already; `upsert` would replace it."""
 
     code = "duplicate_id"
+
+
+class HandleError(ArrowEmbedError, ValueError):
+    """Something was given as the handle of a shared result that is none of this user's."""
+
+    code = "invalid_handle"
+
+
+class HandleGoneError(ArrowEmbedError, FileNotFoundError):
+    """A shared result is there no longer: released, expired, or gone with its process."""
+
+    code = "handle_gone"
+
+
+class SharedMemoryError(ArrowEmbedError, OSError):
+    """Results cannot be shared: no room for one more, or no folder that is the user's alone."""
+
+    code = "shared_memory"

@@ -28,14 +28,28 @@ def cancellable() -> Iterator[None]:
     from asyncio import CancelledError  # noqa: PLC0415 - slow to import
 
     cancelled = threading.Event()
-    token = _cancelled.set(cancelled)
     try:
-        yield
+        with cancelled_by(cancelled):
+            yield
     except CancelledError:
         cancelled.set()
         raise
+
+
+@contextmanager
+def cancelled_by(cancelled: threading.Event) -> Iterator[None]:
+    """Makes calls of this context stop once `cancelled` is set."""
+    token = _cancelled.set(cancelled)
+    try:
+        yield
     finally:
         _cancelled.reset(token)
+
+
+def is_cancelled() -> bool:
+    """Whether nobody waits any longer for what this thread is doing."""
+    cancelled = _cancelled.get()
+    return cancelled is not None and cancelled.is_set()
 
 
 class Progress:

@@ -49,12 +49,22 @@ def read_texts(arguments: Sequence[str], path: Path | None) -> Iterator[Iterator
         raise click.UsageError("no texts; give them as arguments, with --file, or through a pipe")
 
 
-def _lines(file: Iterable[bytes], name: str) -> Iterator[str]:
+def decoded(file: Iterable[bytes], name: str) -> Iterator[str]:
+    """The lines of a file with their ends.
+
+    Raises:
+        InvalidTextError: A line is not UTF-8.
+    """
     for number, line in enumerate(file, start=1):
         try:
-            yield line.removesuffix(b"\n").removesuffix(b"\r").decode()
+            yield line.decode()
         except UnicodeDecodeError as error:
             raise InvalidTextError(
                 f"{name}, line {number}: not UTF-8 ({error.reason}); convert the file first, "
                 "for example with iconv"
             ) from error
+
+
+def _lines(file: Iterable[bytes], name: str) -> Iterator[str]:
+    for line in decoded(file, name):
+        yield line.removesuffix("\n").removesuffix("\r")

@@ -7,6 +7,7 @@ that of the store here, once. A backend stores and finds checked rows of vectors
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from operator import index
 from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 import numpy as np
@@ -22,11 +23,12 @@ from arrowembed.store.records import (
     checked_fields,
     checked_ids,
     checked_metadata,
+    checked_texts,
 )
 from arrowembed.texts import as_texts, is_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import ArrayLike, NDArray
@@ -37,6 +39,10 @@ if TYPE_CHECKING:
 
 MAX_K = 10_000
 """Most entries of one answer."""
+
+
+_FLOAT16_OVERFLOW = 65_520.0
+"""What is rounded to infinity from here on."""
 
 
 class StoreInfo(TypedDict):
@@ -148,14 +154,35 @@ class Store(ABC):
             offset: So many are passed over.
             include: Of "text", "metadata" and "vector", what is wanted.
         """
-        _check_count("offset", offset, 0)
-        if limit is not None:
-            _check_count("limit", limit, 0)
+        offset = _checked_count("offset", offset, 0)
+        limit = None if limit is None else _checked_count("limit", limit, 0)
         fields = checked_fields(include)
         condition = parse(filter)
         self._check_open()
         wanted = None if ids is None else checked_ids(ids, unique=False)
         return self._get(wanted, condition, limit, offset, fields)
+
+    def scan(
+        self,
+        *,
+        filter: Mapping[str, Any] | None = None,
+        include: Iterable[str] = DEFAULT_FIELDS,
+        batch_size: int = 1024,
+    ) -> Iterator[list[Record]]:
+        """All entries in the order in which they were put in, a batch at a time.
+
+        They are those that were there when the first batch was read, whatever is written meanwhile.
+
+        Args:
+            filter: See `arrowembed.store.filters`.
+            include: Of "text", "metadata" and "vector", what is wanted.
+            batch_size: Most entries of a batch.
+        """
+        batch_size = _checked_count("batch_size", batch_size, 1)
+        fields = checked_fields(include)
+        condition = parse(filter)
+        self._check_open()
+        return self._scan(condition, fields, batch_size)
 
     def search(
         self,
@@ -197,13 +224,7 @@ class Store(ABC):
         **options: Any,
     ) -> list[list[Hit]]:
         """`search` for many texts, or vectors of shape (n, dimension), at once."""
-        _check_count("k", k, 1)
-        _check_count("offset", offset, 0)
-        if k + offset > MAX_K:
-            raise InvalidArgumentError(f"k: {k} from {offset} on; at most {MAX_K} can be had")
-        fields = checked_fields(include)
-        condition = parse(filter)
-        self._check_open()
+        k, condition, offset, fields = self._checked_search(k, filter, offset, include)
         vectors = self._query_vectors(queries)
         if not len(vectors):
             return []
@@ -232,7 +253,7 @@ class Store(ABC):
             "metric": self._description.metric,
             "dtype": self._description.dtype,
             "model": None if model is None else model.name,
-            "bytes": sum(file.stat().st_size for file in self._path.rglob("*") if file.is_file()),
+            "bytes": sum(map(_size, self._path.rglob("*"))),
             "details": self._details(),
         }
 
@@ -284,6 +305,14 @@ class Store(ABC):
         fields: tuple[Field, ...],
     ) -> list[Record]: ...
 
+    def _scan(
+        self, condition: Filter | None, fields: tuple[Field, ...], batch_size: int
+    ) -> Iterator[list[Record]]:
+        # A backend whose entries may be more than memory holds does better.
+        records = self._get(None, condition, None, 0, fields)
+        for start in range(0, len(records), batch_size):
+            yield records[start : start + batch_size]
+
     @abstractmethod
     def _search(
         self,
@@ -309,6 +338,17 @@ class Store(ABC):
 
     # What they have in common.
 
+    def _checked_search(
+        self, k: int, filter: Mapping[str, Any] | None, offset: int, include: Iterable[str]
+    ) -> tuple[int, Filter | None, int, tuple[Field, ...]]:
+        k, offset = _checked_count("k", k, 1), _checked_count("offset", offset, 0)
+        if k + offset > MAX_K:
+            raise InvalidArgumentError(f"k: {k} from {offset} on; at most {MAX_K} can be had")
+        fields = checked_fields(include)
+        condition = parse(filter)
+        self._check_open()
+        return k, condition, offset, fields
+
     def _rows(
         self,
         ids: Sequence[str],
@@ -322,7 +362,7 @@ class Store(ABC):
             raise InvalidArgumentError("texts: give texts, vectors or both")
         if isinstance(texts, str):
             raise InvalidArgumentError("texts: expected a list of texts, got one; pass [text]")
-        documents = None if texts is None else as_texts(texts)
+        documents = None if texts is None else checked_texts(texts, optional=vectors is not None)
         for name, values in (("texts", documents), ("metadata", metadata)):
             if values is not None and len(values) != len(names):
                 raise InvalidArgumentError(f"{name}: {len(values)} for {len(names)} ids")
@@ -333,6 +373,8 @@ class Store(ABC):
         )
         if len(matrix) != len(names):
             raise InvalidArgumentError(f"vectors: {len(matrix)} for {len(names)} ids")
+        if self._description.dtype == "float16" and (np.abs(matrix) >= _FLOAT16_OVERFLOW).any():
+            raise InvalidArgumentError("vectors: a number too large for float16; at most 65504")
         return Rows(
             names,
             matrix,
@@ -351,7 +393,8 @@ class Store(ABC):
     def _matrix(self, name: str, vectors: ArrayLike) -> NDArray[np.float32]:
         """Checked vectors, shape (n, dimension)."""
         try:
-            matrix = np.ascontiguousarray(vectors, dtype=np.float32)
+            with np.errstate(over="ignore"):  # what is too large becomes infinite, told below
+                matrix = np.ascontiguousarray(vectors, dtype=np.float32)
         except (TypeError, ValueError) as error:
             raise InvalidArgumentError(f"{name}: expected numbers: {error}") from error
         dimension = self._description.dimension
@@ -364,7 +407,8 @@ class Store(ABC):
         finite = np.isfinite(matrix).all(axis=1)
         if not finite.all():
             raise InvalidArgumentError(
-                f"{name}[{int(finite.argmin())}]: holds a NaN or an infinity"
+                f"{name}[{int(finite.argmin())}]: holds a NaN, an infinity or a number too large "
+                "for float32"
             )
         return matrix
 
@@ -401,6 +445,19 @@ class LazyEmbedder:
         return self._embedder
 
 
-def _check_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def _checked_count(name: str, value: object, least: int) -> int:
+    try:
+        count = -1 if isinstance(value, bool) else index(value)  # type: ignore[arg-type] # if not
+    except TypeError:
+        count = -1
+    if count < least:
         raise InvalidArgumentError(f"{name}: {value!r}; expected a whole number from {least} on")
+    return count
+
+
+def _size(file: Path) -> int:
+    """Bytes of a file; 0 of none, and of what another process has just removed."""
+    try:
+        return file.stat().st_size if file.is_file() else 0
+    except FileNotFoundError:
+        return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, get_args
 
@@ -86,6 +87,12 @@ class Description:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
+        if sys.platform != "win32":  # where a rename needs no such thing
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -115,7 +122,7 @@ class Description:
         version = found.pop("version")
         if version != VERSION:
             raise StoreFileError(f"version {version!r}; this arrowembed reads {VERSION}")
-        model = found.pop("model")
+        model, dimension = found.pop("model"), found["dimension"]
         self = cls(**found, model=None if model is None else ModelUse(**model))
         known = (
             (self.backend, BACKENDS),
@@ -125,8 +132,8 @@ class Description:
         for value, allowed in known:
             if value not in allowed:
                 raise StoreFileError(f"{value!r} is none of {', '.join(allowed)}")
-        if not isinstance(self.dimension, int) or self.dimension < 1:
-            raise StoreFileError(f"dimension {self.dimension!r}")
+        if not isinstance(dimension, int) or dimension < 1:
+            raise StoreFileError(f"dimension {dimension!r}")
         return self
 
     def check_model(self, folder: Path, embedder: Embedder) -> None:

@@ -87,7 +87,7 @@ def open_store(
         wanted = _described(embedder, dimension, metric, dtype)
         return _make(folder, wanted, embedder, backend, fallback=fallback, **options)
     description.check(folder, dimension=dimension, metric=metric, dtype=dtype, backend=backend)
-    return _class(description.backend)(folder, description, embedder, **options)
+    return backend_class(description.backend)(folder, description, embedder, **options)
 
 
 def _opened(model: Embedder | str | None) -> Embedder | None:
@@ -142,9 +142,9 @@ def _make(
     named = backend or os.environ.get(VARIABLE) or "lightweight"
     if named not in BACKENDS:
         raise InvalidArgumentError(f"{VARIABLE}={named!r}; known are {', '.join(BACKENDS)}")
-    description = replace(wanted, backend=cast("Backend", named))
+    description = replace(wanted, backend=named)
     try:
-        return _class(description.backend).create(folder, description, embedder, **options)
+        return backend_class(description.backend).create(folder, description, embedder, **options)
     except (MissingDependencyError, OSError) as error:
         if not fallback or description.backend == "lightweight":
             raise
@@ -155,10 +155,10 @@ def _make(
             error,
         )
     description = replace(wanted, backend="lightweight")
-    return _class("lightweight").create(folder, description, embedder)
+    return backend_class("lightweight").create(folder, description, embedder)
 
 
-def _class(backend: Backend) -> type[Store]:
+def backend_class(backend: Backend) -> type[Store]:
     """The class of a backend.
 
     Raises:

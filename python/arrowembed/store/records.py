@@ -7,13 +7,17 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from arrowembed.errors import InvalidArgumentError
+import numpy as np
+
+from arrowembed.errors import InvalidArgumentError, InvalidTextError, TextTypeError
+from arrowembed.texts import as_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
+
+    from arrowembed.texts import Texts
 
 Field: TypeAlias = Literal["text", "metadata", "vector"]
 """What can be asked for beside ids and scores."""
@@ -22,6 +26,9 @@ FIELDS: tuple[Field, ...] = get_args(Field)
 DEFAULT_FIELDS: tuple[Field, ...] = ("text", "metadata")
 
 MAX_ID_BYTES = 1024
+
+MAX_DEPTH = 64
+"""How deeply lists and objects in metadata may be nested."""
 
 _INT64 = range(-(1 << 63), 1 << 63)
 
@@ -74,9 +81,10 @@ def checked_ids(ids: Iterable[str], *, name: str = "ids", unique: bool = True) -
             raise InvalidArgumentError(
                 f"{name}[{index}]: expected a string, got {type(value).__name__}"
             )
-        if not value or len(value.encode("utf-8", "surrogatepass")) > MAX_ID_BYTES:
+        size = len(value.encode("utf-8", "surrogatepass"))
+        if not 1 <= size <= MAX_ID_BYTES:
             raise InvalidArgumentError(
-                f"{name}[{index}]: an id has 1 to {MAX_ID_BYTES} bytes, this one {len(value)}"
+                f"{name}[{index}]: an id has 1 to {MAX_ID_BYTES} bytes, this one {size}"
             )
         _check_unicode(f"{name}[{index}]", value)
         if unique and value in seen:
@@ -85,12 +93,37 @@ def checked_ids(ids: Iterable[str], *, name: str = "ids", unique: bool = True) -
     return checked
 
 
+def checked_texts(texts: Texts, *, optional: bool) -> list[Any]:
+    """The texts as a list of strings, or of strings and None.
+
+    Args:
+        texts: One for each entry.
+        optional: Whether some may be missing, because there are vectors.
+
+    Raises:
+        TextTypeError: Something is no text.
+        InvalidTextError: A text is no UTF-8.
+    """
+    checked: list[Any] = as_texts(texts)
+    for index, text in enumerate(checked):
+        if isinstance(text, str):
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise InvalidTextError(
+                    f"texts[{index}]: a lone surrogate, which is no UTF-8"
+                ) from error
+        elif text is not None or not optional:
+            raise TextTypeError(f"texts[{index}]: expected a text, got {type(text).__name__}")
+    return checked
+
+
 def checked_metadata(metadata: Mapping[str, Any] | None, index: int) -> dict[str, Any]:
     """A copy of one entry's metadata, as JSON would give it back.
 
     Raises:
         InvalidArgumentError: A key is no string or starts with "$", or a value is no JSON: NaN, an
-            integer beyond 64 bits, or an object of some other kind.
+            integer beyond 64 bits, nested too deeply, or an object of some other kind.
     """
     if metadata is None:
         return {}
@@ -99,7 +132,9 @@ def checked_metadata(metadata: Mapping[str, Any] | None, index: int) -> dict[str
             f"metadata[{index}]: expected a mapping, got {type(metadata).__name__}"
         )
     return {
-        _checked_key(f"metadata[{index}]", key): _checked_value(f"metadata[{index}].{key}", value)
+        _checked_key(f"metadata[{index}]", key): _checked_value(
+            f"metadata[{index}].{key}", value, 1
+        )
         for key, value in metadata.items()
     }
 
@@ -126,7 +161,11 @@ def _checked_key(where: str, key: object) -> str:
     return key
 
 
-def _checked_value(where: str, value: Any) -> Any:
+def _checked_value(where: str, value: Any, depth: int) -> Any:
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, (list, tuple, dict)):
+        return _checked_nested(where, value, depth)
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -140,16 +179,20 @@ def _checked_value(where: str, value: Any) -> Any:
         if not math.isfinite(value):
             raise InvalidArgumentError(f"{where}: {value} is no JSON; leave the key out")
         return float(value)
-    if isinstance(value, (list, tuple)):
-        return [_checked_value(f"{where}[{i}]", item) for i, item in enumerate(value)]
-    if isinstance(value, dict):
-        return {
-            _checked_key(where, key): _checked_value(f"{where}.{key}", item)
-            for key, item in value.items()
-        }
     raise InvalidArgumentError(
         f"{where}: {type(value).__name__} is no JSON; use strings, numbers, true, false, lists"
     )
+
+
+def _checked_nested(where: str, value: Any, depth: int) -> Any:
+    if depth > MAX_DEPTH:
+        raise InvalidArgumentError(f"{where[:200]}: nested more than {MAX_DEPTH} deep")
+    if isinstance(value, dict):
+        return {
+            _checked_key(where, key): _checked_value(f"{where}.{key}", item, depth + 1)
+            for key, item in value.items()
+        }
+    return [_checked_value(f"{where}[{i}]", item, depth + 1) for i, item in enumerate(value)]
 
 
 def _check_unicode(where: str, value: str) -> None:

@@ -40,6 +40,14 @@ pub enum Error {
         /// Which rule, at which record or offset.
         reason: String,
     },
+    /// A file of vectors breaks the rules of its format, or was damaged.
+    #[error("{} is not a valid file of vectors: {reason}", path.display())]
+    InvalidVectors {
+        /// The file in question.
+        path: PathBuf,
+        /// Which rule.
+        reason: String,
+    },
     /// The architecture needs a tensor that the file does not have.
     #[error("tensor {name:?} is missing; the model file does not fit the architecture it names")]
     MissingTensor {
@@ -185,6 +193,7 @@ impl Error {
             Self::ModelNotFound { .. } => "model_not_found",
             Self::Io { .. } => "io",
             Self::InvalidFile { .. } => "invalid_file",
+            Self::InvalidVectors { .. } => "invalid_store",
             Self::MissingTensor { .. } => "missing_tensor",
             Self::ShapeMismatch { .. } => "shape_mismatch",
             Self::ChecksumMismatch { .. } => "checksum_mismatch",
@@ -211,6 +220,10 @@ impl Error {
 
     pub(crate) fn invalid_file(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
         Self::InvalidFile { path: path.into(), reason: reason.into() }
+    }
+
+    pub(crate) fn invalid_vectors(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {
+        Self::InvalidVectors { path: path.into(), reason: reason.into() }
     }
 
     pub(crate) fn config(field: impl Into<String>, reason: impl Into<String>) -> Self {

@@ -114,7 +114,7 @@ fn temporary_folder(parent: &Path) -> Result<TempDir> {
 }
 
 /// Brings a folder's entries to the disk, where folders can be opened.
-fn sync_folder(path: &Path) -> Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> Result<()> {
     if cfg!(unix) {
         File::open(path).and_then(|folder| folder.sync_all()).map_err(Error::io(path))?;
     }

@@ -29,7 +29,7 @@
 //!
 //! `engine` puts these together; `threads` decides how many threads compute; `open`, `weights` and
 //! [`convert()`] are about files, `registry` is for many models in one process and
-//! `scheduler` for many callers at once.
+//! `scheduler` for many callers at once. `index` finds the vectors most similar to others.
 
 pub(crate) mod cache;
 pub(crate) mod compute;
@@ -45,6 +45,7 @@ mod fixtures;
 pub(crate) mod folder;
 pub(crate) mod gguf;
 pub(crate) mod hf;
+pub(crate) mod index;
 pub(crate) mod info;
 mod known;
 pub(crate) mod metadata;
@@ -86,6 +87,7 @@ pub use dense::{DenseActivation, DenseLayer};
 pub use embeddings::{Embeddings, EncodeStats, TokenEmbeddings};
 pub use engine::Engine;
 pub use error::{Error, Result};
+pub use index::{Metric, Neighbours, SearchOptions, VectorFile, search_vectors};
 pub use info::EngineInfo;
 pub use metadata::{FORMAT_VERSION, Metadata, Source};
 pub use model_config::{LoadMonitor, ModelConfig, ModelConfigBuilder};

@@ -140,7 +140,7 @@ fn arrow_error(error: ArrowError) -> PyErr {
 
 /// A FixedSizeList<float32> array for whoever imports Arrow arrays.
 #[pyclass(frozen, module = "arrowembed._core")]
-pub(crate) struct ArrowArray(FixedSizeListArray);
+pub(crate) struct ArrowArray(pub(crate) FixedSizeListArray);
 
 #[pymethods]
 impl ArrowArray {
@@ -148,14 +148,17 @@ impl ArrowArray {
         self.0.len()
     }
 
-    fn __arrow_c_schema__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyCapsule>> {
+    pub(crate) fn __arrow_c_schema__<'py>(
+        &self,
+        py: Python<'py>,
+    ) -> PyResult<Bound<'py, PyCapsule>> {
         let schema = FFI_ArrowSchema::try_from(self.0.data_type()).map_err(arrow_error)?;
         PyCapsule::new_with_value(py, schema, SCHEMA)
     }
 
     /// The interface lets a producer pass over the schema that is asked for.
     #[pyo3(signature = (requested_schema=None))]
-    fn __arrow_c_array__<'py>(
+    pub(crate) fn __arrow_c_array__<'py>(
         &self,
         py: Python<'py>,
         requested_schema: Option<&Bound<'py, PyAny>>,

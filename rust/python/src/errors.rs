@@ -49,6 +49,7 @@ fn class(error: &Error) -> &'static str {
         | Error::ShapeMismatch { .. }
         | Error::ChecksumMismatch { .. }
         | Error::InvalidConfig { .. } => "ModelFileError",
+        Error::InvalidVectors { .. } => "StoreFileError",
         Error::UnsupportedModel { .. } => "UnsupportedModelError",
         Error::Tokenizer { .. } => "TokenizerError",
         Error::InvalidArgument { .. } => "InvalidArgumentError",

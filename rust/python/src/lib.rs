@@ -5,6 +5,7 @@ mod arrow;
 mod convert;
 mod engine;
 mod errors;
+mod index;
 mod model_config;
 mod monitor;
 mod quantize;
@@ -46,6 +47,8 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<arrow::ArrowArray>()?;
     module.add_function(wrap_pyfunction!(model_config::settings_from_env, module)?)?;
     module.add_function(wrap_pyfunction!(quantize::quantize, module)?)?;
+    module.add_class::<index::VectorFile>()?;
+    module.add_function(wrap_pyfunction!(index::search_vectors, module)?)?;
     module.add_function(wrap_pyfunction!(convert::convert, module)?)?;
     module.add_function(wrap_pyfunction!(convert::verify, module)?)?;
     module.add_function(wrap_pyfunction!(set_num_threads, module)?)?;

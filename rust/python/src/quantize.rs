@@ -53,7 +53,10 @@ pub(crate) fn quantize<'py>(
     })
 }
 
-fn contiguous<'py>(array: &Bound<'py, PyArray2<f32>>) -> PyResult<PyReadonlyArray2<'py, f32>> {
+/// The array itself if its rows lie one after the other, else a copy.
+pub(crate) fn contiguous<'py>(
+    array: &Bound<'py, PyArray2<f32>>,
+) -> PyResult<PyReadonlyArray2<'py, f32>> {
     if array.is_c_contiguous() {
         return Ok(array.readonly());
     }

@@ -20,15 +20,12 @@ use arrow_ipc::reader::FileDecoder;
 use arrow_ipc::{Block, root_as_footer};
 
 use super::embedded::Embedded;
+use super::ipc;
 use super::map::{InFile, MappedFile};
 use super::table::{Columns, DATA, Row, Rows, schema};
 use super::{Layout, Tensor, TensorSource};
 use crate::compute::Compute;
 use crate::error::{Error, Result};
-
-const MAGIC: &[u8; 6] = b"ARROW1";
-/// What stands before the footer's end: its length and the magic.
-const TRAILER: usize = 4 + MAGIC.len();
 
 /// A model file whose tensors share the mapped memory.
 ///
@@ -190,14 +187,8 @@ impl Reader<'_> {
     }
 
     fn read(&self) -> Result<ArrowFile> {
-        let footer_start = self.footer_start()?;
-        // Copied, because the flatbuffer must stand aligned in memory, which nothing in the file
-        // promises. It is small.
-        let footer = Buffer::from(
-            self.file
-                .get(footer_start..self.file.len() - TRAILER)
-                .ok_or_else(|| self.invalid("the footer lies outside of it"))?,
-        );
+        let (footer, footer_start) =
+            ipc::footer(&self.file).map_err(|reason| self.invalid(reason))?;
         let footer =
             root_as_footer(&footer).map_err(|e| self.invalid(format!("its footer: {e}")))?;
 
@@ -229,7 +220,7 @@ impl Reader<'_> {
 
         let (mut rows, mut payloads) = (Rows::default(), Vec::new());
         for block in footer.recordBatches().iter().flatten() {
-            let message = check::slice_block(&self.file, block, footer_start)
+            let message = ipc::slice_block(&self.file, block, footer_start)
                 .map_err(|reason| self.invalid(reason))?;
             let compressed = check::check_message(block, &message, footer.version())
                 .map_err(|e| self.invalid(format!("the record at {} {e}", block.offset())))?;
@@ -259,24 +250,5 @@ impl Reader<'_> {
             payloads,
             decoder: payload_decoder,
         })
-    }
-
-    fn footer_start(&self) -> Result<usize> {
-        if !self.file.starts_with(MAGIC) {
-            return Err(self.invalid("it does not begin as an Arrow file"));
-        }
-        let (body, trailer) = self
-            .file
-            .split_last_chunk::<TRAILER>()
-            .ok_or_else(|| self.invalid("it is too short for an Arrow file"))?;
-        let [a, b, c, d, magic @ ..] = trailer;
-        if magic != MAGIC {
-            return Err(self.invalid("it does not end as an Arrow file; it was cut short"));
-        }
-        usize::try_from(i32::from_le_bytes([*a, *b, *c, *d]))
-            .ok()
-            .and_then(|length| body.len().checked_sub(length))
-            .filter(|start| *start >= MAGIC.len())
-            .ok_or_else(|| self.invalid("its footer is longer than the file"))
     }
 }

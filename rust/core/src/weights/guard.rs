@@ -51,17 +51,26 @@ impl Drop for Guarded {
 /// # Errors
 /// [`Error::InvalidFile`] if zeros were read instead.
 pub(crate) fn check(maps: &[Buffer], path: &Path) -> Result<()> {
-    #[cfg(unix)]
-    if maps.iter().any(|map| signal::is_damaged(map.as_ptr() as usize)) {
+    if is_damaged(maps) {
         return Err(Error::invalid_file(
             path,
             "it was cut short or became unreadable while it was in use; put it back and open the model again. \
              (A model's file may be replaced by renaming another one, but not changed in place)",
         ));
     }
-    #[cfg(not(unix))]
-    let _ = (maps, path);
     Ok(())
+}
+
+/// Whether zeros were read in place of what was in the files of these maps.
+pub(crate) fn is_damaged(maps: &[Buffer]) -> bool {
+    #[cfg(unix)]
+    let damaged = maps.iter().any(|map| signal::is_damaged(map.as_ptr() as usize));
+    #[cfg(not(unix))]
+    let damaged = {
+        let _ = maps;
+        false
+    };
+    damaged
 }
 
 #[cfg(unix)]

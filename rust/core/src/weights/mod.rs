@@ -2,7 +2,8 @@
 //!
 //! A [`TensorSource`] hands out [`Tensor`]s that share its memory. [`arrow`] maps a model file;
 //! [`parquet`] and [`safetensors`] read the interchange forms; [`table`] is what Arrow and Parquet
-//! files have in common, [`embedded`] what they carry besides tensors. [`pack`] decides which tensors
+//! files have in common, [`ipc`] the parts of an Arrow file, [`embedded`] what files carry besides
+//! tensors. [`pack`] decides which tensors
 //! a model file holds, [`values`] converts their elements and [`quantize`] makes matrices of
 //! integers, [`panels`] is the layout that the CPU kernels read, and [`write`] makes model files.
 
@@ -10,6 +11,7 @@ pub(crate) mod arrow;
 pub(crate) mod embedded;
 pub(crate) mod float16;
 pub(crate) mod guard;
+pub(crate) mod ipc;
 pub(crate) mod map;
 #[cfg(any(test, feature = "measure"))]
 pub(crate) mod memory;

@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::metadata::{FORMAT_VERSION, Metadata};
 
 /// Alignment of every payload: a cache line, and the width of an AVX-512 register.
-const ALIGNMENT: usize = 64;
+pub(crate) const ALIGNMENT: usize = 64;
 
 /// An empty file, and what is to be written into it.
 pub(crate) struct WeightsFile<'a> {
@@ -148,7 +148,7 @@ fn parquet_compression(compression: Compression) -> ParquetCompression {
     }
 }
 
-fn arrow_error(path: &Path) -> impl FnOnce(ArrowError) -> Error {
+pub(crate) fn arrow_error(path: &Path) -> impl FnOnce(ArrowError) -> Error {
     move |error| match error {
         ArrowError::IoError(_, source) => Error::io(path)(source),
         other => Error::io(path)(std::io::Error::other(other)),

@@ -149,6 +149,7 @@ macro_rules! compile_for_each_isa {
 use super::kernels::{
     AttentionJob, AttentionScratch, LinearJob, LinearScratch, NormJob, TableData,
 };
+use super::scan::{Job as ScanJob, Terms};
 use super::views::RowsMut;
 #[cfg(test)]
 use crate::gguf::types::GgmlType;
@@ -177,4 +178,8 @@ compile_for_each_isa! {
     fn add_embedding(table: TableData<'_>, ids: &[u32], rows: &mut [f32]);
     /// See [`super::kernels::attention`].
     fn attention(job: &AttentionJob<'_>, out: RowsMut<'_>, scratch: &mut AttentionScratch);
+    /// See [`super::scan::scan`].
+    fn scan(job: &ScanJob<'_>, out: &mut [f32], scratch: &mut LinearScratch);
+    /// See [`super::scan::select`].
+    fn select(terms: &Terms<'_>, threshold: f32, found: &mut Vec<u32>);
 }

@@ -16,6 +16,7 @@ use super::math::activate;
 use super::matmul::{Finish, Panels, matmul};
 pub(super) use super::rows::{NormJob, TableData};
 use super::rows::{add_table_row, norm_row, rotate_head};
+pub(super) use super::scan::{scan, select};
 use super::simd::Simd;
 use super::stored::{self, Stored};
 use super::views::{Rows, RowsMut};
@@ -49,7 +50,7 @@ pub(super) struct LinearJob<'a> {
 pub(super) struct LinearScratch {
     inputs: integer::Inputs,
     #[cfg(target_arch = "x86_64")]
-    tiles: amx::tiles::Scratch,
+    pub(super) tiles: amx::tiles::Scratch,
 }
 
 /// What happens after the bias.

@@ -2,7 +2,7 @@
 //!
 //! [`load`] takes slices of the map; [`isa`] chooses the instruction set; [`kernels`] are the
 //! operations on whole tensors, over [`matmul`], [`attention`], [`rows`] and [`math`], all written
-//! once over [`simd`]; [`team`] puts one text on several threads. `x86`, `neon`
+//! once over [`simd`]; [`scan`] multiplies queries with stored vectors; [`team`] puts one text on several threads. `x86`, `neon`
 //! and [`scalar`] are the instruction sets; `amx` computes products and attention on tiles.
 // A kernel is compiled for an instruction set only where it is inlined into that set's entry point.
 #![allow(clippy::inline_always)]
@@ -23,6 +23,7 @@ pub mod measure;
 mod neon;
 mod rows;
 mod scalar;
+pub(crate) mod scan;
 mod scratch;
 mod simd;
 mod stored;

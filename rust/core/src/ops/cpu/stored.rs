@@ -45,10 +45,43 @@ impl<'a> Stored<'a> {
         self.parts.iter().all(StoredRows::quantized)
     }
 
-    /// Expands 16 rows from `first` on, those behind the last one as zeros; of each, up to a chunk of input
-    /// features from `k` on. Meanwhile it brings near the same of what comes `next`.
+    /// The part that a row is in, and which one of it that is.
     #[inline(always)]
-    pub(super) fn expand<S: Simd>(
+    fn find(&self, mut row: usize) -> Option<(&'a StoredRows, usize)> {
+        for part in self.parts {
+            if row < part.len() {
+                return Some((part, row));
+            }
+            row -= part.len();
+        }
+        None
+    }
+}
+
+/// A matrix whose rows become floats some at a time.
+pub(super) trait Expand: Copy {
+    /// `[out_features, in_features]`
+    fn shape(&self) -> [usize; 2];
+
+    /// Expands 16 rows from `first` on, those behind the last one as zeros; of each, up to a chunk of input
+    /// features from `k` on, both of which are `here`. Meanwhile it brings near the same of what comes `next`.
+    fn expand<S: Simd>(
+        &self,
+        simd: S,
+        here: (usize, usize),
+        next: (usize, usize),
+        steps: usize,
+        rows: &mut Chunk,
+    );
+}
+
+impl Expand for Stored<'_> {
+    fn shape(&self) -> [usize; 2] {
+        [self.out_features, self.in_features]
+    }
+
+    #[inline(always)]
+    fn expand<S: Simd>(
         &self,
         simd: S,
         (first, k): (usize, usize),
@@ -68,18 +101,6 @@ impl<'a> Stored<'a> {
                 None => out.fill(0.0),
             }
         }
-    }
-
-    /// The part that a row is in, and which one of it that is.
-    #[inline(always)]
-    fn find(&self, mut row: usize) -> Option<(&'a StoredRows, usize)> {
-        for part in self.parts {
-            if row < part.len() {
-                return Some((part, row));
-            }
-            row -= part.len();
-        }
-        None
     }
 }
 
@@ -116,12 +137,12 @@ impl Panels {
 pub(super) fn matmul<S: Simd>(
     simd: S,
     a: Rows<'_>,
-    weight: Stored<'_>,
+    weight: impl Expand,
     out: &mut RowsMut<'_>,
     finish: &impl Finish<S>,
 ) {
     const { assert!(S::TILE_PANELS <= 2) };
-    expect_shapes(a, [weight.out_features, weight.in_features], out);
+    expect_shapes(a, weight.shape(), out);
     let mut rows = Chunk::ZERO;
     let mut panels = Panels::ZERO;
     let (span, end) = (span(a.count), out.columns.end);

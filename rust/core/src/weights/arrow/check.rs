@@ -1,13 +1,12 @@
 //! What a model file's Arrow schema and messages must look like before arrow-ipc decodes them.
 
 use arrow_buffer::Buffer;
-use arrow_ipc::{Block, CompressionType, MetadataVersion, RecordBatch, root_as_message};
+use arrow_ipc::{Block, CompressionType, MetadataVersion, RecordBatch};
 use arrow_schema::{DataType, Field, Schema};
 
+use crate::weights::ipc;
 use crate::weights::table::schema;
 
-/// Continuation marker and length before each message.
-const PREFIX: usize = 8;
 /// Nodes of a record: six columns and the items of `shape`.
 const NODES: usize = 7;
 /// The node that holds the items of `shape`.
@@ -50,41 +49,13 @@ pub(super) fn check_schema(stored: &Schema) -> Result<(), String> {
     Err(format!("its columns are ({}), not those of a model file", columns.join(", ")))
 }
 
-/// The bytes of a record, message and body, which must end before the footer.
-pub(super) fn slice_block(
-    file: &Buffer,
-    block: &Block,
-    footer_start: usize,
-) -> Result<Buffer, String> {
-    let range = || {
-        let offset = usize::try_from(block.offset()).ok()?;
-        let metadata = usize::try_from(block.metaDataLength()).ok()?;
-        let length = metadata.checked_add(usize::try_from(block.bodyLength()).ok()?)?;
-        let end = offset.checked_add(length)?;
-        (metadata > PREFIX && end <= footer_start).then_some((offset, length))
-    };
-    let (offset, length) = range()
-        .ok_or_else(|| format!("the record of {block:?} lies outside of it or has no header"))?;
-    Ok(file.slice_with_length(offset, length))
-}
-
 /// Checks all that arrow-ipc's decoder takes on trust; returns whether the record is compressed.
 pub(super) fn check_message(
     block: &Block,
     bytes: &Buffer,
     version: MetadataVersion,
 ) -> Result<bool, String> {
-    let (metadata, body) =
-        bytes.split_at_checked(block.metaDataLength() as usize).ok_or("is cut short")?;
-    let (prefix, message) = metadata.split_at_checked(PREFIX).ok_or("has no header")?;
-    if !prefix.starts_with(&[0xff; 4]) {
-        return Err("does not begin with a continuation marker".to_owned());
-    }
-    let message = root_as_message(message).map_err(|e| format!("is damaged: {e}"))?;
-    if message.version() != version {
-        return Err("has another version than the footer".to_owned());
-    }
-    let record = message.header_as_record_batch().ok_or("is not a record batch")?;
+    let (record, body) = ipc::record(block, bytes, version)?;
     check_nodes(record)?;
     let codec = record.compression().map(|compression| compression.codec());
     check_buffers(record, body, codec)?;

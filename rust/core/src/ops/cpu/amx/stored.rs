@@ -4,7 +4,7 @@
 
 use super::super::matmul::Finish;
 use super::super::simd::{LANES, Simd};
-use super::super::stored::{CHUNK, Chunk, Stored, following, span};
+use super::super::stored::{CHUNK, Chunk, Expand, following, span};
 use super::super::views::{Rows, RowsMut, expect_shapes};
 use super::Amx;
 use super::floats::{split_line, split_rows};
@@ -23,12 +23,12 @@ pub(in super::super) fn matmul<S: Simd>(
     simd: S,
     amx: Amx,
     a: Rows<'_>,
-    weight: Stored<'_>,
+    weight: impl Expand,
     out: &mut RowsMut<'_>,
     finish: &impl Finish<S>,
     scratch: &mut Scratch,
 ) {
-    expect_shapes(a, [weight.out_features, weight.in_features], out);
+    expect_shapes(a, weight.shape(), out);
     if a.count <= TILE_ROWS {
         return few_rows(simd, amx, a, weight, out, finish, scratch);
     }
@@ -84,7 +84,7 @@ fn few_rows<S: Simd>(
     simd: S,
     amx: Amx,
     a: Rows<'_>,
-    weight: Stored<'_>,
+    weight: impl Expand,
     out: &mut RowsMut<'_>,
     finish: &impl Finish<S>,
     scratch: &mut Scratch,

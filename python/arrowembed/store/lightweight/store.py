@@ -1,0 +1,313 @@
+"""`LightweightStore`: append-only segments, a manifest that names them, exact search over all.
+
+A write makes new files and then replaces the manifest: whoever reads sees the state before or
+after, and a writer that dies leaves files that no manifest names, which the next one removes.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from arrowembed import _core
+from arrowembed.errors import (
+    ArrowEmbedError,
+    DuplicateIdError,
+    InvalidArgumentError,
+    StoreFileError,
+)
+from arrowembed.store.base import Store
+from arrowembed.store.description import FILE_NAME, Description
+from arrowembed.store.lightweight.change import Change, weight
+from arrowembed.store.lightweight.content import Content
+from arrowembed.store.lightweight.files import writing_to
+from arrowembed.store.lightweight.lock import write_lock
+from arrowembed.store.lightweight.manifest import FILE_NAME as MANIFEST
+from arrowembed.store.lightweight.manifest import SEGMENTS, Manifest, is_our_file
+from arrowembed.store.lightweight.merging import Limits, in_compaction
+from arrowembed.store.lightweight.snapshot import Snapshot
+from arrowembed.store.records import Hit, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from arrowembed.embedder import Embedder
+    from arrowembed.store.filters import Filter
+    from arrowembed.store.lightweight.snapshot import Place
+    from arrowembed.store.records import Field, Rows
+
+LOCK = "lock"
+LOCK_TIMEOUT = 30.0
+
+
+class LightweightStore(Store):
+    """Vectors in mapped Arrow files, searched exactly, by any number of processes.
+
+    Args:
+        path: The folder.
+        description: What the store was made for.
+        model: The model, if it is open already.
+        lock_timeout: Seconds to wait for another writer.
+        verify: Whether to read everything and compare checksums before anything else.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        description: Description,
+        model: Embedder | None = None,
+        *,
+        lock_timeout: float = LOCK_TIMEOUT,
+        verify: bool = False,
+    ) -> None:
+        super().__init__(path, description, model)
+        self._lock_timeout = lock_timeout
+        self._limits = Limits.of(description.dimension)
+        self._current: Snapshot | None = None
+        self._snapshot()
+        if verify:
+            self.verify()
+
+    @classmethod
+    def create(
+        cls, folder: Path, description: Description, model: Embedder | None, **options: Any
+    ) -> Self:
+        """See `Store.create`.
+
+        Raises:
+            InvalidArgumentError: The folder has files of something else.
+            StoreIOError: It cannot be written to.
+        """
+        with writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            _check_ours(folder)
+            with write_lock(folder / LOCK, options.get("lock_timeout", LOCK_TIMEOUT)):
+                if not (folder / FILE_NAME).exists():
+                    (folder / SEGMENTS).mkdir(exist_ok=True)
+                    Manifest(0, ()).write(folder)
+                    description.write(folder)
+        # Somebody else may have made it meanwhile, for something else.
+        found = Description.read(folder)
+        found.check(
+            folder,
+            backend=description.backend,
+            dimension=description.dimension,
+            metric=description.metric,
+            dtype=description.dtype,
+        )
+        return cls(folder, found, model, **options)
+
+    def verify(self) -> None:
+        """Reads everything and compares checksums.
+
+        Raises:
+            StoreFileError: A file is damaged; the message names it.
+        """
+        self._check_open()
+        for part in self._snapshot().parts:
+            part.segment.verify()
+
+    def _insert(self, rows: Rows, *, replace: bool) -> None:
+        if not len(rows):
+            return
+        with self._changing() as (snapshot, change):
+            found = snapshot.find(rows.ids)
+            if found and not replace:
+                raise DuplicateIdError(
+                    f"id {next(iter(found))!r} and {len(found) - 1} more are in the store already; "
+                    "use upsert to replace them"
+                    if len(found) > 1
+                    else f"id {next(iter(found))!r} is in the store already; use upsert to "
+                    "replace it"
+                )
+            _delete_all(change, list(found.values()))
+            change.append(Content.of_rows(rows))
+            change.commit()
+
+    def _delete(self, ids: list[str] | None, condition: Filter | None) -> int:
+        with self._changing() as (snapshot, change):
+            if ids is None:
+                count = 0
+                for number, rows in snapshot.places(condition):
+                    change.delete(number, rows)
+                    count += len(rows)
+            else:
+                places = snapshot.fulfilling(list(snapshot.find(ids).values()), condition)
+                _delete_all(change, places)
+                count = len(places)
+            if count:
+                change.commit()
+            return count
+
+    def _get(
+        self,
+        ids: list[str] | None,
+        condition: Filter | None,
+        limit: int | None,
+        offset: int,
+        fields: tuple[Field, ...],
+    ) -> list[Record]:
+        snapshot = self._snapshot()
+        if ids is not None:
+            found = snapshot.find(ids)
+            known = [found[name] for name in ids if name in found]
+            places = snapshot.fulfilling(known, condition)[offset:]
+            places = places if limit is None else places[:limit]
+        else:
+            places = _page(snapshot, condition, limit, offset)
+        return [Record(**record) for record in snapshot.read(places, fields)]
+
+    def _scan(
+        self, condition: Filter | None, fields: tuple[Field, ...], batch_size: int
+    ) -> Iterator[list[Record]]:
+        snapshot = self._snapshot()
+        for number, rows in snapshot.places(condition):
+            for start in range(0, len(rows), batch_size):
+                places = [(number, row) for row in rows[start : start + batch_size].tolist()]
+                yield [Record(**record) for record in snapshot.read(places, fields)]
+
+    def _search(
+        self,
+        vectors: NDArray[np.float32],
+        k: int,
+        condition: Filter | None,
+        offset: int,
+        fields: tuple[Field, ...],
+        **options: Any,
+    ) -> list[list[Hit]]:
+        if options:
+            raise InvalidArgumentError(
+                f"{', '.join(options)}: a lightweight store has no such option of a search"
+            )
+        snapshot = self._snapshot()
+        if not snapshot.parts:
+            return [[] for _ in vectors]
+        try:
+            rows, scores = _core.search_vectors(
+                [part.segment.vectors for part in snapshot.parts],
+                vectors,
+                k + offset,
+                metric=self._description.metric,
+                keep=[part.keep(condition) for part in snapshot.parts],
+            )
+        except StoreFileError:
+            raise
+        except ArrowEmbedError as error:
+            raise StoreFileError(f"the store at {str(self._path)!r}: {error}") from error
+        starts = np.cumsum([0, *(len(part.segment) for part in snapshot.parts)])
+        numbers = np.searchsorted(starts, rows, side="right") - 1
+        places = np.stack([numbers, rows - starts[numbers]], axis=-1)[:, offset:]
+        return [
+            [
+                Hit(**record, score=score)
+                for record, score in zip(
+                    snapshot.read([(n, row) for n, row in found.tolist()], fields),
+                    best[offset:].tolist(),
+                    strict=True,
+                )
+            ]
+            for found, best in zip(places, scores, strict=True)
+        ]
+
+    def _count(self, condition: Filter | None) -> int:
+        snapshot = self._snapshot()
+        if condition is None:
+            return snapshot.count
+        return sum(len(rows) for _, rows in snapshot.places(condition))
+
+    def _compact(self) -> None:
+        # A segment at a time: so that others can write meanwhile, and little memory is needed.
+        for _ in range(max(1, len(self._snapshot().parts))):
+            with self._changing() as (snapshot, change):
+                neighbours = in_compaction(
+                    [weight(part, self._limits) for part in snapshot.parts],
+                    [part.live is not None for part in snapshot.parts],
+                    self._limits.rows,
+                )
+                if neighbours is None:
+                    return
+                change.merge(neighbours)
+                change.commit()
+
+    def _details(self) -> dict[str, Any]:
+        snapshot = self._snapshot()
+        rows = sum(len(part.segment) for part in snapshot.parts)
+        return {
+            "segments": len(snapshot.parts),
+            "deleted": rows - snapshot.count,
+            "changes": snapshot.manifest.number,
+        }
+
+    def _close(self) -> None:
+        self._current = None
+
+    def _snapshot(self) -> Snapshot:
+        """The newest state. Whoever has one may go on using it."""
+        snapshot = Snapshot.open(self._path, self._description, self._current)
+        self._current = snapshot
+        return snapshot
+
+    @contextmanager
+    def _changing(self) -> Iterator[tuple[Snapshot, Change]]:
+        """Holds the lock; gives the newest state and a change to it."""
+        with (
+            writing_to(self._path),
+            write_lock(self._path / LOCK, self._lock_timeout),
+        ):
+            self._check_open()
+            self._remove_remainders()
+            snapshot = self._snapshot()
+            try:
+                yield snapshot, Change(self._path, snapshot, self._description.dtype, self._limits)
+            finally:
+                self._remove_remainders()
+
+    def _remove_remainders(self) -> None:
+        """Removes files that the newest state does not name. Who has them open keeps them."""
+        manifest = self._snapshot().manifest
+        named = {file for entry in manifest.segments for file in entry.files()}
+        folder = self._path / SEGMENTS
+        for path in folder.iterdir():
+            if path.name not in named and is_our_file(path.name):
+                with suppress(OSError):  # Windows keeps what is open; the next writer tries again.
+                    path.unlink()
+        for path in self._path.glob(f".{MANIFEST}.*"):
+            path.unlink(missing_ok=True)
+
+
+def _check_ours(folder: Path) -> None:
+    ours = {FILE_NAME, MANIFEST, SEGMENTS, LOCK, "lost+found"}
+    for path in folder.iterdir():
+        if path.name not in ours and not path.name.startswith("."):
+            raise InvalidArgumentError(
+                f"{str(folder)!r} is no store and not empty, it has {path.name!r}; "
+                "name a folder of its own for the store"
+            )
+
+
+def _delete_all(change: Change, places: Sequence[Place]) -> None:
+    rows: dict[int, list[int]] = {}
+    for number, row in places:
+        rows.setdefault(number, []).append(row)
+    for number, those in rows.items():
+        change.delete(number, those)
+
+
+def _page(
+    snapshot: Snapshot, condition: Filter | None, limit: int | None, offset: int
+) -> list[Place]:
+    """Entries from `offset` on, at most `limit`."""
+    places: list[Place] = []
+    for number, rows in snapshot.places(condition):
+        room = None if limit is None else limit - len(places)
+        if room == 0:
+            break
+        wanted = rows[offset:][:room]
+        offset = max(0, offset - len(rows))
+        places += [(number, row) for row in wanted.tolist()]
+    return places
