@@ -29,6 +29,9 @@ class RequestRecord:
         queue_seconds: Time until the first of them was taken.
         compute_seconds: Time that the engine computed.
         encoded_at: When it was done, in nanoseconds since 1970.
+        store: Name of the store that was searched; "" if none was, and the next two are 0.
+        hits: Entries that were found.
+        search_seconds: Time until they were.
         headers: For the answer, whichever it is.
     """
 
@@ -45,6 +48,9 @@ class RequestRecord:
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
     encoded_at: int = 0
+    store: str = ""
+    hits: int = 0
+    search_seconds: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
 
     def add(self, encoded: Encoded) -> None:
