@@ -3,12 +3,13 @@
 import asyncio
 import json
 import threading
+from contextlib import contextmanager
 
 import httpx
 import numpy as np
 import pytest
 from exposition import scrape
-from running import running
+from running import running, wait_for
 
 from arrowembed import Embedder
 from arrowembed.errors import StoreMismatchError, StoreNotFoundError
@@ -294,23 +295,20 @@ def test_searches_count_against_the_rate_limit(bert_mean_folder, folders):
         assert statuses == [200, 200, 429]
 
 
-@pytest.fixture
-def slow(bert_mean_folder, folders, monkeypatch):
-    """A service whose searches wait for an event, and a client that asks in a thread."""
+@contextmanager
+def blocked(monkeypatch, bert_mean_folder, folders, **settings):
+    """A service whose searches, one at a time, wait for an event; another tells of the first."""
     monkeypatch.setattr("arrowembed.server.stores._LEAST_THREADS", 1)
     monkeypatch.setattr("arrowembed.server.stores.get_num_threads", lambda: 1)
-    release, begun = threading.Event(), threading.Semaphore(0)
+    begun, release = threading.Event(), threading.Event()
     with running(
-        models=[str(bert_mean_folder)],
-        stores=[str(folders / "vectors")],
-        max_queued_searches=1,
-        request_seconds=2,
+        models=[str(bert_mean_folder)], stores=[str(folders / "vectors")], **settings
     ) as service:
         store = service.app.state.stores.find(None).store
         search = store.search
 
         def wait(*arguments, **options):
-            begun.release()
+            begun.set()
             assert release.wait(60)
             return search(*arguments, **options)
 
@@ -321,37 +319,46 @@ def slow(bert_mean_folder, folders, monkeypatch):
             release.set()
 
 
-def test_a_slow_search_holds_up_nothing_else_and_the_line_has_an_end(slow):
-    service, begun, release = slow
+def test_a_slow_search_holds_up_nothing_else_and_the_line_has_an_end(
+    monkeypatch, bert_mean_folder, folders
+):
+    fields = {"vector": [1, 0, 0, 0]}
     statuses = []
+    with blocked(monkeypatch, bert_mean_folder, folders, max_queued_searches=1) as parts:
+        service, begun, release = parts
 
-    def ask():
-        answer = httpx.post(f"{service.url}/search", json={"vector": [1, 0, 0, 0]}, timeout=60)
-        statuses.append(answer.status_code)
+        def ask():
+            answer = httpx.post(f"{service.url}/search", json=fields, timeout=60)
+            statuses.append(answer.status_code)
 
-    asking = [threading.Thread(target=ask) for _ in range(2)]
-    asking[0].start()
-    begun.acquire()
-    asking[1].start()
-    # One is looked for, one waits, and there is no room for a third.
-    while (answer := service.post("/search", {"vector": [1, 0, 0, 0]})).status_code != 429:
-        assert answer.status_code == 504
-    assert answer.json()["error"]["code"] == "queue_full"
-    assert service.client.get("/health").status_code == 200
-    assert service.post("/embed", {"texts": "a"}).status_code == 200
-    release.set()
-    for thread in asking:
-        thread.join()
-    assert set(statuses) <= {200, 504}
-    assert service.post("/search", {"vector": [1, 0, 0, 0]}).status_code == 200
+        asking = [threading.Thread(target=ask) for _ in range(2)]
+        asking[0].start()
+        assert begun.wait(60)
+        asking[1].start()
+        # One is looked for, one waits, and there is no room for a third.
+        wait_for(lambda: service.app.state.stores.workers.accepted == 2)
+        status, error = service.error("/search", fields)
+        assert (status, error["code"]) == (429, "queue_full")
+        assert service.client.get("/health").status_code == 200
+        assert service.post("/embed", {"texts": "a"}).status_code == 200
+        assert not statuses
+        release.set()
+        for thread in asking:
+            thread.join()
+        assert statuses == [200, 200]
+        assert service.post("/search", fields).status_code == 200
 
 
-def test_a_search_that_takes_too_long_is_given_up(slow):
-    service, _, release = slow
-    status, error = service.error("/search", {"vector": [1, 0, 0, 0]})
-    assert (status, error["code"]) == (504, "timeout")
-    release.set()
-    assert service.post("/search", {"vector": [1, 0, 0, 0]}).status_code == 200
+def test_a_search_that_takes_too_long_is_given_up(monkeypatch, bert_mean_folder, folders):
+    with blocked(monkeypatch, bert_mean_folder, folders, request_seconds=0.5) as parts:
+        service, _, release = parts
+        fields = {"vector": [1, 0, 0, 0]}
+        # The first is being done; the second waits, and is dropped.
+        for _ in range(2):
+            status, error = service.error("/search", fields)
+            assert (status, error["code"]) == (504, "timeout")
+        release.set()
+        assert service.post("/search", fields).status_code == 200
 
 
 def test_searches_are_counted_and_no_text_is_logged(process, prompted_folder, folders):

@@ -183,12 +183,14 @@ def test_too_many_wait_for_the_vectors_of_tokens(bert_mean_folder, monkeypatch):
 
         asking = threading.Thread(target=ask)
         asking.start()
-        assert begun.wait(60)
-        answer = service.post("/embed_all", {"inputs": "a"})
-        assert (answer.status_code, answer.json()["error_type"]) == (429, "overloaded")
-        assert service.post("/embed", {"inputs": "a"}).status_code == 200
-        release.set()
-        asking.join()
+        try:
+            assert begun.wait(60)
+            answer = service.post("/embed_all", {"inputs": "a"})
+            assert (answer.status_code, answer.json()["error_type"]) == (429, "overloaded")
+            assert service.post("/embed", {"inputs": "a"}).status_code == 200
+        finally:
+            release.set()
+            asking.join()
         assert statuses == [200]
 
 

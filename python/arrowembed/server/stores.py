@@ -131,7 +131,7 @@ class ServedStores:
             model = each.model or _model_of(store, settings)
             self._stores[each.name] = ServedStore(each.name, store, model)
         threads = max(_LEAST_THREADS, get_num_threads())
-        self._workers = Workers("arrowembed-search", threads, settings.max_queued_searches)
+        self.workers = Workers("arrowembed-search", threads, settings.max_queued_searches)
 
     def __iter__(self) -> Iterator[ServedStore]:
         return iter(self._stores.values())
@@ -203,7 +203,7 @@ class ServedStores:
             offset=wanted.offset,
             include=wanted.include,
         )
-        hits = await self._workers.run(work)
+        hits = await self.workers.run(work)
         record = current()
         record.store, record.hits = store.name, len(hits)
         record.search_seconds = time.perf_counter() - started
@@ -226,7 +226,7 @@ class ServedStores:
 
     async def close(self) -> None:
         """Takes nothing more, waits for what was taken, and lets go of the files."""
-        await self._workers.close()
+        await self.workers.close()
         for store in self:
             store.store.close()
 

@@ -26,7 +26,8 @@ class Workers:
     def __init__(self, name: str, threads: int, most_waiting: int) -> None:
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
         self._most = threads + most_waiting
-        self._accepted = 0
+        self.accepted = 0
+        """What waits or is being done, and is wanted."""
 
     async def run(self, work: Callable[[], T]) -> T:
         """What `work` gives. Whoever gives up waiting has it dropped, unless it has begun.
@@ -34,17 +35,17 @@ class Workers:
         Raises:
             ServiceError: Too much is waiting (`queue_full`), or it is closed (`closed`).
         """
-        if self._accepted >= self._most:
+        if self.accepted >= self._most:
             raise ServiceError("queue_full", "too much is waiting")
         try:
             future = self._executor.submit(work)
         except RuntimeError as error:
             raise ServiceError("closed", "the server is shutting down") from error
-        self._accepted += 1
+        self.accepted += 1
         try:
             return await asyncio.wrap_future(future)
         finally:
-            self._accepted -= 1
+            self.accepted -= 1
 
     async def close(self) -> None:
         """Takes nothing more, and waits for what was taken."""
