@@ -36,6 +36,7 @@ async def service_info(
             "max_text_chars": settings.max_text_chars,
             "max_body_bytes": settings.max_body_bytes,
             "request_seconds": settings.request_seconds,
+            "max_hits": settings.max_hits,
         },
         "num_threads": get_num_threads(),
         "isa": _core.isa(),

@@ -301,13 +301,15 @@ class VariantInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., share: _Optional[float] = ..., dimensions: _Optional[int] = ..., max_seq_length: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_texts", "max_text_chars", "max_body_bytes", "request_seconds")
+    __slots__ = ("max_texts", "max_text_chars", "max_body_bytes", "request_seconds", "max_hits")
     MAX_TEXTS_FIELD_NUMBER: _ClassVar[int]
     MAX_TEXT_CHARS_FIELD_NUMBER: _ClassVar[int]
     MAX_BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
     REQUEST_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_HITS_FIELD_NUMBER: _ClassVar[int]
     max_texts: int
     max_text_chars: int
     max_body_bytes: int
     request_seconds: float
-    def __init__(self, max_texts: _Optional[int] = ..., max_text_chars: _Optional[int] = ..., max_body_bytes: _Optional[int] = ..., request_seconds: _Optional[float] = ...) -> None: ...
+    max_hits: int
+    def __init__(self, max_texts: _Optional[int] = ..., max_text_chars: _Optional[int] = ..., max_body_bytes: _Optional[int] = ..., request_seconds: _Optional[float] = ..., max_hits: _Optional[int] = ...) -> None: ...
