@@ -1,6 +1,8 @@
 """What lies between clients and routes: TLS, proxies, browsers, a port for operators."""
 
 import re
+import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -8,10 +10,12 @@ import sys
 import httpx
 import pytest
 import trustme
+from calling import address_of
 from running import running, wait_for
 
 from arrowembed.server import read_settings
 from arrowembed.server.guards import warn_of_open_doors
+from arrowembed.server.security.keys import new_key
 
 ONE = {"texts": "one"}
 
@@ -67,6 +71,93 @@ def test_tls_and_a_port_for_operators(process, certificates, bert_mean_folder):
         old.maximum_version = ssl.TLSVersion.TLSv1_1
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/health", verify=old)
+
+
+def issue(authority, folder):
+    """A certificate of an authority, and its key, in the place of those that are there."""
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    (folder / "key.pem").write_bytes(issued.private_key_pem.bytes())
+    (folder / "certificate.pem").write_bytes(b"".join(b.bytes() for b in issued.cert_chain_pems))
+
+
+def test_sighup_takes_a_renewed_certificate(process, bert_mean_folder, tmp_path):
+    old, new = trustme.CA(), trustme.CA()
+    trusting = {}
+    for authority in (old, new):
+        trusting[authority] = ssl.create_default_context()
+        authority.configure_trust(trusting[authority])
+    issue(old, tmp_path)
+    service = process(
+        *("--tls-certificate", tmp_path / "certificate.pem", "--tls-key", tmp_path / "key.pem"),
+        *("--workers", 2, "--grpc-port", 0, bert_mean_folder),
+        ready=False,
+    )
+    url = service.url.replace("http:", "https:")
+    wait_for(lambda: ready(url, trusting[old]))
+    grpc_url = f"https://{address_of(service)}"
+
+    def trusted(authority):
+        """Whether connections to any worker show what an authority has issued."""
+        urls = [url, grpc_url] * 10
+        return all(handshake(each, trusting[authority]) for each in urls)
+
+    assert trusted(old)
+    # A key that does not fit leaves all as it is.
+    key = (tmp_path / "key.pem").read_bytes()
+    new.issue_cert("localhost").private_key_pem.write_to_path(tmp_path / "key.pem")
+    service.popen.send_signal(signal.SIGHUP)
+    wait_for(lambda: "the old ones stay" in service.log.read_text())
+    assert trusted(old)
+    (tmp_path / "key.pem").write_bytes(key)
+    issue(new, tmp_path)
+    service.popen.send_signal(signal.SIGHUP)
+    wait_for(lambda: trusted(new))
+    assert not handshake(url, trusting[old])
+    assert not handshake(grpc_url, trusting[old])
+
+
+def handshake(url, trusting):
+    """Whether a server shows a certificate that is trusted."""
+    host, _, port = url.removeprefix("https://").rpartition(":")
+    trusting.set_alpn_protocols(["h2", "http/1.1"])
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        try:
+            trusting.wrap_socket(connection, server_hostname="localhost").close()
+        except ssl.SSLCertVerificationError:
+            return False
+    return True
+
+
+def test_sighup_takes_other_keys(process, bert_mean_folder, tmp_path):
+    keys = {name: new_key(name, ["embed"]) for name in ("old", "kept", "new")}
+    file = tmp_path / "keys"
+
+    def write(*names):
+        file.write_text("".join(f"{keys[name][1].entry()}\n" for name in names))
+
+    write("old", "kept")
+    service = process("--api-keys-file", file, "--workers", 2, bert_mean_folder)
+
+    def status(key):
+        # `verify` is only off because it takes httpx longer than all else to read certificates.
+        headers = {"x-api-key": key}
+        return httpx.get(f"{service.url}/models", headers=headers, verify=False).status_code
+
+    def accepted():
+        """The keys that every worker takes; connections go to any."""
+        return {
+            name for name, (key, _) in keys.items() if {status(key) for _ in range(10)} == {200}
+        }
+
+    assert accepted() == {"old", "kept"}
+    for text in ("", "no key"):
+        file.write_text(text)
+        service.popen.send_signal(signal.SIGHUP)
+        wait_for(lambda: "the old ones stay" in service.log.read_text())
+        assert accepted() == {"old", "kept"}
+    write("kept", "new")
+    service.popen.send_signal(signal.SIGHUP)
+    wait_for(lambda: accepted() == {"kept", "new"})
 
 
 def serve_once(*arguments):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import ssl
 from typing import TYPE_CHECKING
 
 from starlette.middleware import Middleware
@@ -30,6 +29,24 @@ def make_access(settings: ServerSettings) -> Access:
     Raises:
         InvalidArgumentError: A key cannot be read.
     """
+    return Access(
+        _read_api_keys(settings),
+        _make_tokens(settings),
+        anonymous_admin=settings.anonymous_admin,
+    )
+
+
+def renew_access(settings: ServerSettings, access: Access) -> None:
+    """Reads keys anew from their files; those of an issuer's key set are kept fresh anyway.
+
+    Raises:
+        InvalidArgumentError: A key cannot be read; all stay as they were.
+    """
+    tokens = _make_tokens(settings) if settings.jwt_public_key_file is not None else None
+    access.renew(_read_api_keys(settings), tokens)
+
+
+def _read_api_keys(settings: ServerSettings) -> ApiKeys:
     keys = []
     if settings.api_keys is not None:
         keys += read_keys(settings.api_keys.get_secret_value(), "api_keys")
@@ -42,7 +59,7 @@ def make_access(settings: ServerSettings) -> Access:
         if not keys:
             # Without any, everybody would be let in.
             raise InvalidArgumentError(f"api_keys_file: {path}: holds no key")
-    return Access(ApiKeys(keys), _make_tokens(settings), anonymous_admin=settings.anonymous_admin)
+    return ApiKeys(keys)
 
 
 def make_rate_limiter(settings: ServerSettings, metrics: Metrics) -> RateLimiter | None:
@@ -83,24 +100,6 @@ def cors(settings: ServerSettings) -> list[Middleware]:
             ],
         )
     ]
-
-
-def check_tls(settings: ServerSettings) -> None:
-    """Tries the certificate and its key.
-
-    Raises:
-        InvalidArgumentError: They cannot be read, or do not belong together.
-    """
-    if settings.tls_certificate is None:
-        return
-    try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-    except OSError as error:
-        raise InvalidArgumentError(
-            f"tls_certificate, tls_key: {settings.tls_certificate}, {settings.tls_key}: expected a "
-            f"certificate and its key, both in PEM: {error.strerror or error}"
-        ) from error
 
 
 def warn_of_open_doors(settings: ServerSettings) -> None:

@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 from arrowembed import set_num_threads
 from arrowembed.errors import InvalidArgumentError, StoreMismatchError
 from arrowembed.server.errors import ServiceError
+from arrowembed.server.guards import renew_access
 from arrowembed.server.observe.sampling import sample_regularly
+from arrowembed.server.security import certificates
 from arrowembed.server.watch import watch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
     from fastapi import FastAPI
+    from starlette.datastructures import State
 
     from arrowembed.server.grpc import GrpcServer
     from arrowembed.server.served import ServedModels
@@ -90,7 +93,16 @@ async def _load(
             await grpc.set_ready()
 
 
-async def _reload(models: ServedModels) -> None:
+async def _reload(state: State) -> None:
+    """Reads anew what may have been renewed: keys, the certificate, models."""
+    try:
+        renew_access(state.settings, state.access)
+        certificates.renew(state.settings)
+        if state.grpc is not None:
+            state.grpc.renew_certificate()
+    except (InvalidArgumentError, OSError) as error:
+        logger.warning("keys or certificates cannot be read anew; the old ones stay: %s", error)
+    models: ServedModels = state.models
     try:
         await models.reload()
     except ServiceError:
@@ -99,9 +111,10 @@ async def _reload(models: ServedModels) -> None:
 
 @contextmanager
 def _on_signals(app: FastAPI, tasks: list[asyncio.Task[None]]) -> Iterator[None]:
-    """SIGHUP loads models anew; SIGTERM makes /ready say no, a while before the server acts on it.
+    """SIGHUP has models, keys and the certificate read anew; SIGTERM makes /ready say no first.
 
-    Load balancers go on sending requests until they have seen that.
+    The server acts on that a while later, because load balancers go on sending requests until they
+    have seen it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -130,7 +143,7 @@ def _on_signals(app: FastAPI, tasks: list[asyncio.Task[None]]) -> Iterator[None]
     if callable(stop):
         signal.signal(signal.SIGTERM, drain)
     if hasattr(signal, "SIGHUP"):
-        loop.add_signal_handler(signal.SIGHUP, lambda: start(_reload(app.state.models)))
+        loop.add_signal_handler(signal.SIGHUP, lambda: start(_reload(app.state)))
     try:
         yield
     finally:

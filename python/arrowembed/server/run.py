@@ -18,9 +18,10 @@ from uvicorn.supervisors import Multiprocess
 from arrowembed import get_num_threads
 from arrowembed.server.app import create_app
 from arrowembed.server.errors import ServiceError
-from arrowembed.server.guards import check_tls, warn_of_open_doors
+from arrowembed.server.guards import warn_of_open_doors
 from arrowembed.server.observe.logs import configure_logging
 from arrowembed.server.observe.metrics import FOLDER_VARIABLE
+from arrowembed.server.security import certificates
 
 if TYPE_CHECKING:
     import socket
@@ -41,7 +42,7 @@ def run(settings: ServerSettings) -> None:
             certificates cannot be read.
     """
     _observe(settings)
-    check_tls(settings)
+    certificates.check(settings)
     warn_of_open_doors(settings)
     # uvicorn raises a signal again after it has stopped as asked; that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -165,6 +166,7 @@ def _config(settings: ServerSettings, app: Any, *, factory: bool = False) -> uvi
         forwarded_allow_ips=settings.trusted_proxies,
         ssl_certfile=settings.tls_certificate,
         ssl_keyfile=settings.tls_key,
+        ssl_context_factory=certificates.make_context if settings.tls_certificate else None,
         server_header=False,
         timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.shutdown_seconds,

@@ -65,6 +65,13 @@ class GrpcServer:
         self._health = health.HealthServicer()
         self._stopping: asyncio.Task[None] | None = None
 
+    def renew_certificate(self) -> None:
+        """Reads the certificate, if there is one, for connections that are made from now on."""
+        settings = self._settings
+        if settings.tls_key is not None and settings.tls_certificate is not None:
+            pair = (settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())
+            self._certificate = grpc.ssl_server_certificate_configuration([pair])
+
     async def start(self) -> None:
         """Listens; health checks say no until `set_ready`.
 
@@ -129,7 +136,10 @@ class GrpcServer:
         try:
             if settings.tls_certificate is None or settings.tls_key is None:
                 return self._server.add_insecure_port(address)
-            pair = (settings.tls_key.read_bytes(), settings.tls_certificate.read_bytes())
-            return self._server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+            self.renew_certificate()
+            credentials = grpc.dynamic_ssl_server_credentials(
+                self._certificate, lambda: self._certificate
+            )
+            return self._server.add_secure_port(address, credentials)
         except RuntimeError:
             raise cannot_listen(address) from None

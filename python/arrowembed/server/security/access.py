@@ -69,6 +69,16 @@ class Access:
         self._tokens = tokens
         self._anonymous_admin = anonymous_admin
 
+    def renew(self, keys: ApiKeys, tokens: TokenVerifier | None = None) -> None:
+        """Takes other keys from now on.
+
+        Args:
+            keys: All API keys that are accepted.
+            tokens: Checks bearer tokens; None leaves what does.
+        """
+        self._keys = keys
+        self._tokens = tokens or self._tokens
+
     @property
     def required(self) -> bool:
         """Whether clients need credentials."""
