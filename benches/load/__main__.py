@@ -1,6 +1,6 @@
 """The service under load, beside the bare engine and a service of FastAPI and fastembed.
 
-    cd benches && python -m load [--rounds 3] [--seconds 8] [--clients wrk|locust]
+    cd benches && python -m load [--rounds 3] [--seconds 15] [--clients wrk|locust]
 
 `make bench-load` calls it. Clients, service and engine share the machine; what clients take of it
 is said beside the result. Linux only; wrk comes from the system's packages.
@@ -181,7 +181,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=ROOT / "models" / "all-MiniLM-L6-v2")
     parser.add_argument("--home", type=Path, default=ROOT / ".peers")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=8, help="for each load")
+    # What is under way when a load ends is not counted: as much as clients send at once.
+    parser.add_argument("--seconds", type=int, default=15, help="for each load")
     parser.add_argument("--clients", choices=("wrk", "locust"), default="wrk")
     bench = Bench(parser.parse_args())
 

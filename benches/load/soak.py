@@ -6,6 +6,7 @@ cd benches && python -m load.soak [--minutes 15]
 import argparse
 import asyncio
 import random
+import tempfile
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from texts import text_set
 
 from arrowembed import Embedder
+from arrowembed.store import open_store
 from load.service import Service, own
 
 ROOT = Path(__file__).parents[2]
@@ -24,22 +26,21 @@ WARM_UP = 120.0
 """Seconds that are not looked at, at most a third of all: caches fill, pools reach their sizes."""
 
 
-def request(random: random.Random, texts: list[str]) -> tuple[str, Any]:
+def request(chance: random.Random, texts: list[str]) -> tuple[str, Any]:
     """A path and a body; one in ten is refused."""
-    some = random.choices(texts, k=random.choice((1, 1, 2, 8, 32)))
-    match random.randrange(10):
-        case 0:
-            return "/tokenize", {"texts": some}
-        case 1:
-            return "/similarity", {"source": some[0], "targets": some}
-        case 2:
-            return "/embed", {"inputs": some}
-        case 3:
-            return "/embed", {"texts": some * 4, "encoding": "base64"}
-        case 4:
-            return "/embed", {"texts": [None]}
-        case _:
-            return "/embed", {"texts": [f"{text} {random.random()}" for text in some]}
+    some = chance.choices(texts, k=chance.choice((1, 1, 2, 8, 32)))
+    new = [f"{text} {chance.random()}" for text in some]
+    kinds: list[tuple[str, Any]] = [
+        ("/tokenize", {"texts": some}),
+        ("/similarity", {"source": some[0], "targets": some}),
+        ("/embed", {"inputs": some}),
+        ("/embed", {"texts": some * 4, "encoding": "base64"}),
+        ("/embed", {"texts": [None]}),
+        ("/search", {"query": some[0], "k": 5, "filter": {"number": {"$gte": 10}}}),
+        ("/embed_all", {"inputs": some[:2], "truncate": True}),
+        *[("/embed", {"texts": new})] * 3,
+    ]
+    return chance.choice(kinds)
 
 
 class Soak:
@@ -81,10 +82,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15)
     options = parser.parse_args()
     options.log.parent.mkdir(parents=True, exist_ok=True)
-    texts = text_set("mixed", 2000, Embedder(options.model))
-    with own(options.model, options.log) as service:
-        soak = Soak(service, texts, 60 * options.minutes)
-        asyncio.run(soak.run())
+    embedder = Embedder(options.model)
+    texts = text_set("mixed", 2000, embedder)
+    with tempfile.TemporaryDirectory() as folder:
+        with open_store(Path(folder) / "texts", model=embedder) as store:
+            ids = [str(number) for number in range(len(texts))]
+            store.add(ids, texts, metadata=[{"number": number} for number in range(len(texts))])
+        with own(options.model, options.log, "--store", f"{folder}/texts") as service:
+            soak = Soak(service, texts, 60 * options.minutes)
+            asyncio.run(soak.run())
     warm = min(WARM_UP, soak.seconds / 3)
     times, sizes = np.array([sample for sample in soak.samples if sample[0] >= warm]).T
     slope = np.polyfit(times, sizes, 1)[0]
