@@ -27,25 +27,23 @@ class SlowStore:
             self.entries.pop(name, None)
             self.entries[name] = (text, entry, vector)
 
-    def delete(self, ids=None, filter=None):
-        gone = [name for name in self.ids(filter) if ids is None or name in ids]
+    def delete(self, ids=None, where=None):
+        gone = [name for name in self.ids(where) if ids is None or name in ids]
         for name in gone:
             del self.entries[name]
         return len(gone)
 
-    def ids(self, filter=None):
-        condition = parse(filter)
+    def ids(self, where=None):
+        condition = parse(where)
         return [
             name
             for name, (_, metadata, _) in self.entries.items()
             if condition is None or matches(condition, metadata)
         ]
 
-    def search(self, query, k, filter=None, offset=0):
+    def search(self, query, k, where=None, offset=0):
         """Ids and similarities, the best first; among equals the one that came first."""
-        scored = [
-            (name, self.similarity(query, self.entries[name][2])) for name in self.ids(filter)
-        ]
+        scored = [(name, self.similarity(query, self.entries[name][2])) for name in self.ids(where)]
         return sorted(scored, key=lambda found: -found[1])[offset : offset + k]
 
     def similarity(self, query, vector):
@@ -67,12 +65,12 @@ def agree(store, slow, queries=(), filters=(None,), k=10):
         text, metadata, vector = slow.entries[record.id]
         assert (record.text, record.metadata) == (text, metadata)
         np.testing.assert_array_equal(record.vector, vector)
-    for filter in filters:
-        assert store.count(filter) == len(slow.ids(filter))
-        assert [record.id for record in store.get(filter=filter)] == slow.ids(filter)
+    for where in filters:
+        assert store.count(where) == len(slow.ids(where))
+        assert [record.id for record in store.get(filter=where)] == slow.ids(where)
         for query in queries:
-            found = store.search(query, k, filter=filter)
-            expected = slow.search(query, k, filter)
+            found = store.search(query, k, filter=where)
+            expected = slow.search(query, k, where)
             assert [hit.id for hit in found] == [name for name, _ in expected]
             np.testing.assert_allclose(
                 [hit.score for hit in found], [score for _, score in expected], rtol=1e-6, atol=1e-6

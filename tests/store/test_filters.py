@@ -80,21 +80,21 @@ def example(rng):
 
 
 @settings(
-    max_examples=150,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(filter=FILTERS)
-def test_a_store_agrees_with_matches(filled, filter):
+@given(where=FILTERS)
+def test_a_store_agrees_with_matches(filled, where):
     store, entries = filled
-    condition = parse(filter)
+    condition = parse(where)
     expected = [
         name for name, entry in entries.items() if condition is None or matches(condition, entry)
     ]
-    assert [record.id for record in store.get(filter=filter, include=[])] == expected
-    assert store.count(filter) == len(expected)
-    found = store.search([1, 1], k=300, filter=filter, include=[])
+    assert [record.id for record in store.get(filter=where, include=[])] == expected
+    assert store.count(where) == len(expected)
+    found = store.search([1, 1], k=300, filter=where, include=[])
     assert [hit.id for hit in found] == expected
 
 
@@ -118,7 +118,7 @@ def test_numbers_compare_exactly(found, operand):
 
 
 @pytest.mark.parametrize(
-    ("filter", "metadata", "holds"),
+    ("where", "metadata", "holds"),
     [
         ({"a": 1}, {"a": 1.0}, True),
         ({"a": 1}, {"a": True}, False),
@@ -142,8 +142,8 @@ def test_numbers_compare_exactly(found, operand):
         ({"$and": [{}]}, {}, True),
     ],
 )
-def test_what_filters_mean(filter, metadata, holds):
-    assert matches(parse(filter), metadata) is holds
+def test_what_filters_mean(where, metadata, holds):
+    assert matches(parse(where), metadata) is holds
 
 
 def test_no_filter_is_no_condition():
@@ -154,7 +154,7 @@ def test_no_filter_is_no_condition():
 
 
 @pytest.mark.parametrize(
-    ("filter", "message"),
+    ("where", "message"),
     [
         (5, "filter: expected an object"),
         ([{"a": 1}], "filter: expected an object"),
@@ -175,14 +175,14 @@ def test_no_filter_is_no_condition():
         ({"$or": [{"a": 1}] * 1025}, "more than 1024 conditions"),
     ],
 )
-def test_what_is_no_filter_is_told_with_its_place(filter, message):
+def test_what_is_no_filter_is_told_with_its_place(where, message):
     with pytest.raises(InvalidArgumentError, match=message):
-        parse(filter)
+        parse(where)
 
 
 def test_filters_are_nested_only_so_deep():
-    filter = {"a": 1}
+    where = {"a": 1}
     for _ in range(40):
-        filter = {"$not": filter}
+        where = {"$not": where}
     with pytest.raises(InvalidArgumentError, match="nested more than 32 deep"):
-        parse(filter)
+        parse(where)

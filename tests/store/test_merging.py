@@ -1,5 +1,6 @@
 """Which segments are merged: few are left, and no row is rewritten often."""
 
+import itertools
 import random
 
 import pytest
@@ -70,7 +71,7 @@ def test_compaction_leaves_no_neighbours_that_fit_together(seed):
     assert sum(sizes) == total
     assert steps <= 60
     assert not any(fragmented)
-    assert all(a + b > 100 for a, b in zip(sizes, sizes[1:], strict=False))
+    assert all(a + b > 100 for a, b in itertools.pairwise(sizes))
 
 
 def test_a_segment_is_as_large_as_its_rows_or_its_strings():
