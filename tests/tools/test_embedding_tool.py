@@ -298,3 +298,23 @@ def test_arguments_are_checked(model):
         EmbeddingTool(model, max_output_bytes=10)
     with pytest.raises(InvalidArgumentError, match="max_entries: 0"):
         EmbeddingTool(model, max_handles=0)
+
+
+def test_a_store_by_its_path_is_made_and_found_again(bert_mean_folder, tmp_path):
+    folder = tmp_path / "memory"
+    with EmbeddingTool(str(bert_mean_folder), folder) as embedding:
+        assert not folder.exists()  # nothing is opened before it is needed
+        (name,) = embedding.execute("remember", {"texts": ["the cat sleeps"]})["result"]["ids"]
+    with EmbeddingTool(store=folder) as embedding:
+        embedding.open()
+        # Its model is the store's.
+        assert embedding.execute("embed", {"texts": ["a"]})["result"]["dimension"] == 48
+        (hit,) = embedding.execute("search", {"query": "the cat sleeps"})["result"]["hits"]
+        assert (hit["id"], hit["text"]) == (name, "the cat sleeps")
+    assert embedding.execute("search", {"query": "a"})["error"]["code"] == "closed"
+
+
+def test_a_store_that_was_given_is_not_closed(model, store):
+    with EmbeddingTool(model, store) as embedding:
+        embedding.open()
+    assert store.count() == 0

@@ -212,7 +212,7 @@ class EmbeddingTool:
             ids: Names of the vectors in shared memory.
         """
         if ids is not None and len(ids) != len(texts):
-            raise ToolError(f"ids: {len(ids)} for {len(texts)} texts")
+            raise InvalidArgumentError(f"ids: {len(ids)} for {len(texts)} texts")
         embedder = self._embedder()
         self._check_room(len(texts), embedder.dimension, return_)
         encode = {
@@ -314,7 +314,7 @@ class EmbeddingTool:
             texts = list(dict.fromkeys(texts))
         names = [_id_of(text) for text in texts] if ids is None else ids
         if len(names) != len(texts):
-            raise ToolError(f"ids: {len(names)} for {len(texts)} texts")
+            raise InvalidArgumentError(f"ids: {len(names)} for {len(texts)} texts")
         self._opened_store().upsert(names, texts, metadata=[metadata] * len(texts))
         return {"ids": names}
 
@@ -370,6 +370,7 @@ class EmbeddingTool:
         if len(vectors) != 1:
             raise ToolError(
                 f"query: the handle has {len(vectors)} vectors",
+                code="invalid_argument",
                 hint="Search with one at a time: embed the one text, or give it as the query.",
             )
         return vectors.reshape(-1)
