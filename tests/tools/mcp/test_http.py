@@ -4,6 +4,8 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
@@ -277,3 +279,15 @@ def test_a_port_that_is_taken_ends_it(host):
     assert "Address already in use" in host.log
     assert str(port) in host.log
     assert "Traceback" not in host.log
+
+
+def test_a_missing_package_is_named():
+    code = (
+        "import sys; sys.modules['uvicorn'] = None\n"
+        "from arrowembed.cli import main\n"
+        "sys.argv = ['arrowembed', 'mcp', '--transport', 'http']\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == 'error: arrowembed mcp needs uvicorn: pip install "arrowembed[mcp]"\n'

@@ -116,6 +116,21 @@ def test_it_ends_at_once_and_quietly(host_with_store, how, busy):
     assert host_with_store.log == ""
 
 
+def test_it_ends_although_its_client_does_not_read(host):
+    with host.process() as process:
+        tell(process, INITIALIZE, INITIALIZED)
+        arguments = {"texts": ["a"] * 40, "return": "values"}
+        for i in range(2, 20):
+            tell(process, call(i, "embed", arguments))
+        assert hear(process)["id"] == 1
+        hear(process)
+        # The answers that are left, of 20 KB each, are more than a pipe takes.
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert host.log == ""
+
+
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_while_it_is_still_starting(host, how):
     with host.process() as process:
