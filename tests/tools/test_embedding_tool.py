@@ -303,6 +303,7 @@ def test_arguments_are_checked(model):
 def test_a_store_by_its_path_is_made_and_found_again(bert_mean_folder, tmp_path):
     folder = tmp_path / "memory"
     with EmbeddingTool(str(bert_mean_folder), folder) as embedding:
+        assert embedding.execute("embed", {"texts": ["a"]})["ok"]
         assert not folder.exists()  # nothing is opened before it is needed
         (name,) = embedding.execute("remember", {"texts": ["the cat sleeps"]})["result"]["ids"]
     with EmbeddingTool(store=folder) as embedding:

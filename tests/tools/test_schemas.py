@@ -14,8 +14,8 @@ from openai.types.responses import FunctionToolParam
 from pydantic import Field, TypeAdapter
 
 from arrowembed.errors import InvalidArgumentError
-from arrowembed.tools import Tool, tool
-from arrowembed.tools.forms import FORMS
+from arrowembed.tools import EmbeddingTool, Tool, tool
+from arrowembed.tools.forms import FORMS, structured
 
 ACTIONS = ["embed", "similarity", "search", "remember", "forget"]
 
@@ -100,8 +100,6 @@ def test_every_form_is_what_its_readers_know(embedding, form, kind):
 
 def test_the_tools_of_a_store_need_one(embedding, model):
     assert [tool["title"] for tool in embedding.get_schema()] == ACTIONS
-    from arrowembed.tools import EmbeddingTool
-
     assert [tool["title"] for tool in EmbeddingTool(model).get_schema()] == ACTIONS[:2]
 
 
@@ -201,8 +199,6 @@ def test_what_a_tool_does_to_the_world(embedding):
 
 
 def test_results_in_mcp_are_objects():
-    from arrowembed.tools.forms import structured
-
     forecasts = Tool(forecast)
     schema = forecasts.get_schema("mcp")["outputSchema"]
     assert schema["type"] == "object"
@@ -271,3 +267,20 @@ def test_traits_are_checked(traits, message):
 def test_an_unknown_form_names_the_known():
     with pytest.raises(InvalidArgumentError, match="json_schema, openai"):
         Tool(forecast).get_schema("gemini")
+
+
+def test_results_of_dataclasses_are_objects_with_their_definitions():
+    def nearest() -> Place:
+        """Gives a place."""
+        return Place("Ulm")
+
+    def all_places() -> list[Place]:
+        """Gives places."""
+        return [Place("Ulm")]
+
+    for function in (nearest, all_places):
+        made = Tool(function)
+        schema = made.get_schema("mcp")["outputSchema"]
+        assert schema["type"] == "object"
+        jsonschema.validate(structured(made, made.call()["result"]), schema)
+    assert structured(Tool(nearest), {"city": "Ulm"}) == {"city": "Ulm"}

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
@@ -19,6 +21,7 @@ from arrowembed.embedder import Embedder
 from arrowembed.errors import InvalidArgumentError, StoreNotFoundError
 from arrowembed.registry import shared
 from arrowembed.store.base import Store
+from arrowembed.store.description import Description
 from arrowembed.store.factory import open_store
 from arrowembed.tools.combined import combined
 from arrowembed.tools.definition import Tool, tool
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from arrowembed.store.description import ModelUse
     from arrowembed.tools.forms import Form
     from arrowembed.tools.outcome import Outcome
 
@@ -338,11 +342,19 @@ class EmbeddingTool:
         """The model, opened if it is not yet."""
         if isinstance(self._model, Embedder):
             return self._model
-        use = None
-        if self._model is None and self._store is not None:
-            use = self._opened_store().description.model
+        use = self._use_of_store() if self._model is None else None
         self._model = shared(self._model or DEFAULT_MODEL) if use is None else use.open()
         return self._model
+
+    def _use_of_store(self) -> ModelUse | None:
+        """The store's model, if there is a store that has one."""
+        if self._store is None:
+            return None
+        if isinstance(self._store, Store):
+            return self._store.description.model
+        with suppress(StoreNotFoundError):
+            return Description.read(Path(self._store).expanduser().absolute()).model
+        return None
 
     def _opened_store(self) -> Store:
         """The store, opened or made if it is not yet."""

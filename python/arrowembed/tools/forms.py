@@ -77,7 +77,7 @@ def structured_schema(tool: Tool) -> dict[str, Any]:
     Another result is the value of "result"; `structured` makes the object.
     """
     schema = tool.returns.schema()
-    if _is_object(schema):
+    if tool.returns.are_objects:
         return schema
     definitions = {"$defs": schema.pop("$defs")} if "$defs" in schema else {}
     return {
@@ -90,7 +90,7 @@ def structured_schema(tool: Tool) -> dict[str, Any]:
 
 def structured(tool: Tool, result: Any) -> dict[str, Any]:
     """A tool's result as the object that `structured_schema` describes."""
-    return result if _is_object(tool.returns.schema()) else {"result": result}
+    return result if tool.returns.are_objects else {"result": result}
 
 
 def strict(schema: dict[str, Any]) -> dict[str, Any]:
@@ -128,13 +128,6 @@ def strict(schema: dict[str, Any]) -> dict[str, Any]:
         made["required"] = list(made["properties"])
         made["additionalProperties"] = False
     return made
-
-
-def _is_object(schema: dict[str, Any]) -> bool:
-    """Whether it is the schema of objects; unions of them are not taken for one."""
-    name = schema.get("$ref", "").removeprefix("#/$defs/")
-    found = schema.get("$defs", {}).get(name, schema)
-    return bool(found.get("type") == "object")
 
 
 def _is_open_object(schema: dict[str, Any]) -> bool:

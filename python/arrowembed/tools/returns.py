@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, TypeAdapter
@@ -38,6 +40,17 @@ class Returns:
 
     def schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of the result."""
+        return deepcopy(self._schema)
+
+    @cached_property
+    def are_objects(self) -> bool:
+        """Whether all values are JSON objects, as the schema says; unions are not taken for it."""
+        name = self._schema.get("$ref", "").removeprefix("#/$defs/")
+        found = self._schema.get("$defs", {}).get(name, self._schema)
+        return bool(found.get("type") == "object")
+
+    @cached_property
+    def _schema(self) -> dict[str, Any]:
         return self._adapter.json_schema(mode="serialization", schema_generator=PlainSchema)
 
     def plain(self, value: Any) -> tuple[Any, int]:
