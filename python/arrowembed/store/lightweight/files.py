@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from arrowembed.errors import StoreIOError
+from arrowembed.errors import StoreIOError, StoreLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def writing_to(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except StoreIOError:
+    except (StoreIOError, StoreLockedError):
         raise
     except OSError as error:
         number = error.errno or 0
