@@ -86,5 +86,5 @@ def _is_count(value: object) -> bool:
 
 
 def _sub_vectors(dimension: int) -> int:
-    """Into how many parts product quantisation cuts a vector: four numbers to a byte if it can."""
-    return next(dimension // each for each in (4, 8, 2, 1) if dimension % each == 0)
+    """Into how many parts product quantisation cuts a vector: eight numbers to a byte if it can."""
+    return next(dimension // each for each in (8, 4, 2, 1) if dimension % each == 0)
