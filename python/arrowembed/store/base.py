@@ -64,6 +64,20 @@ class StoreInfo(TypedDict):
 class Store(ABC):
     """Entries in a folder. Made by `open_store`; safe to share between threads.
 
+    >>> from arrowembed.store import open_store
+    >>> store = open_store("points", dimension=2, metric="euclidean")
+    >>> store.add(["a", "b"], vectors=[[0, 0], [3, 4]], metadata=[{"n": 1}, {"n": 2}])
+    >>> [(hit.id, hit.score) for hit in store.search([0, 0])]
+    [('a', 0.0), ('b', -5.0)]
+    >>> store.search([0, 0], filter={"n": {"$gt": 1}}, include=[])
+    [Hit(id='b', text=None, metadata=None, vector=None, score=-5.0)]
+    >>> store.upsert(["b"], ["now with a text"], vectors=[[1, 0]])
+    >>> store.get(["b"])
+    [Record(id='b', text='now with a text', metadata={}, vector=None)]
+    >>> store.delete(["a"]), len(store)
+    (1, 1)
+    >>> store.close()
+
     Args:
         path: The folder.
         description: What the store was made for.

@@ -45,6 +45,11 @@ def open_store(
 ) -> Store:
     """Opens the store in a folder, or makes one there.
 
+    >>> with open_store("memory", model="all-MiniLM-L6-v2") as store:
+    ...     store.add(["1"], ["Her birthday is in May."])
+    >>> open_store("memory").search("When was she born?")[0].text
+    'Her birthday is in May.'
+
     A store remembers what it was made with; to open it again the path is enough. What is asked for
     all the same must be what it has.
 
