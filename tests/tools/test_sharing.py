@@ -307,7 +307,7 @@ def test_many_processes_at_once_keep_to_the_limit(folder):
         print(done, flush=True)
         sys.stdin.read()
     """
-    sharers = [python(code, 12 * size) for _ in range(3)]
+    sharers = [python(code, 12 * size) for _ in range(2)]
     for sharer in sharers:
         sharer.stdin.write("\n")
         sharer.stdin.flush()

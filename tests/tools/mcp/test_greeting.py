@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from mcp.shared.memory import create_client_server_memory_streams
@@ -21,8 +22,8 @@ CLIENT = {"name": "test", "version": "1"}
 META = "io.modelcontextprotocol/"
 OFFERS = {
     "no store": {},
-    "store": {"store": "never-opened"},
-    "read only": {"store": "never-opened", "read_only": True},
+    "store": {"store": Path("never-opened")},
+    "read only": {"store": Path("never-opened"), "read_only": True},
 }
 
 
@@ -142,11 +143,12 @@ def test_it_is_sent_once(host):
 
 def test_nothing_slow_is_imported_for_it():
     code = (
-        "import sys, io\n"
+        "import sys\n"
         "from arrowembed.tools.mcp import stdio\n"
+        "from pathlib import Path\n"
         "from arrowembed.tools.mcp.offer import Offer\n"
         "from arrowembed.tools.mcp.greeting import Greeter\n"
-        "Greeter(Offer(store='s').identity)\n"
+        "Greeter(Offer(store=Path('s')).identity)\n"
         "slow = {'mcp', 'mcp_types', 'pydantic', 'asyncio', 'numpy', 'pyarrow', 'anyio', 'httpx'}\n"
         "print(sorted(slow & {*sys.modules}))"
     )

@@ -51,7 +51,7 @@ def hear(process):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_session_of_a_host(host_with_store, mode, result_of, error_of):
-    """Several calls at once, one that is wrong, one that is cancelled, and a second session."""
+    """Several calls at once, one that is wrong, one that is cancelled; and one after a restart."""
 
     async def first():
         async with host_with_store.client(mode=mode) as client:
@@ -68,7 +68,7 @@ def test_a_session_of_a_host(host_with_store, mode, result_of, error_of):
             return names, error["message"], json.loads(content.text)["count"]
 
     async def second():
-        async with host_with_store.client(mode=mode) as client:
+        async with host_with_store.client() as client:
             return await result_of(client, "search", {"query": TEXTS[2], "k": 1})
 
     names, message, count = asyncio.run(first())
