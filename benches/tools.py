@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +26,15 @@ TEXT = "The cat has been asleep on the windowsill all afternoon."
 ENTRIES = 1000
 
 
-def measured(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+async def measured(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Medians of the calls in microseconds, made in turns."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             started = time.perf_counter()
-            call()
+            result = call()
+            if isinstance(result, Awaitable):
+                await result
             times[name].append(time.perf_counter() - started)
     return {name: 1e6 * statistics.median(found) for name, found in times.items()}
 
@@ -55,12 +57,11 @@ def through_tools(
     embedding: EmbeddingTool, registry: ToolRegistry, action: str, arguments: dict[str, Any]
 ) -> dict[str, Callable[[], object]]:
     """The ways to call a tool."""
-    loop = asyncio.new_event_loop()
     return {
         "execute": lambda: embedding.execute(action, arguments),
         "registry, no limit in time": lambda: registry.call(action, arguments, timeout=None),
         "registry": lambda: registry.call(action, arguments),
-        "registry, asyncio": lambda: loop.run_until_complete(registry.acall(action, arguments)),
+        "registry, asyncio": lambda: registry.acall(action, arguments),
     }
 
 
@@ -100,7 +101,7 @@ def main() -> None:
             ),
         ):
             calls = {"bare": bare, **through_tools(*tools, action, arguments)}
-            show(title, measured(calls, options.rounds))
+            show(title, asyncio.run(measured(calls, options.rounds)))
     print(f"peak of resident memory {resident():.0f} MB")
 
 

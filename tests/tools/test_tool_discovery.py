@@ -67,6 +67,7 @@ ENTRY_POINTS = {
     "f-nothing": "weather_tools:nothing",
     "g-no-module": "weather_tools_that_are_not_there:tool",
     "h-no-name": "weather_tools:not_there",
+    "i-ends": "weather_tools_that_end:tool",
 }
 
 
@@ -77,6 +78,7 @@ def package(tmp_path, monkeypatch):
     metadata = site / "weather_tools-1.0.dist-info"
     metadata.mkdir(parents=True)
     (site / "weather_tools.py").write_text(MODULE)
+    (site / "weather_tools_that_end.py").write_text("raise SystemExit('no licence')")
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: weather-tools\nVersion: 1.0\n")
     lines = [f"{name} = {value}" for name, value in ENTRY_POINTS.items()]
     (metadata / "entry_points.txt").write_text("\n".join(["[arrowembed.tools]", *lines, ""]))
@@ -105,6 +107,7 @@ def test_tools_of_packages_are_found_and_the_broken_ones_told(package, registry,
         "f-nothing": "found int",
         "g-no-module": "No module named 'weather_tools_that_are_not_there'",
         "h-no-name": "has no attribute 'not_there'",
+        "i-ends": "SystemExit: no licence",
     }.items():
         assert part in errors[name]
     assert registry.call("forecast", {"city": "Ulm"})["result"] == "sunny in Ulm"

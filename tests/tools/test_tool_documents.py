@@ -67,7 +67,7 @@ def test_codes_forms_and_traits_are_in_the_reference():
     own = {
         *("invalid_json", "invalid_arguments", "invalid_argument", "unknown_tool"),
         *("unknown_action", "unknown_handle", "permission_denied", "result_too_large", "timeout"),
-        *("busy", "no_store", "internal", "invalid_result"),
+        *("busy", "cancelled", "no_store", "internal", "invalid_result"),
     }
     assert documented == own
     assert own <= HINTS.keys()

@@ -77,6 +77,7 @@ def test_functions_and_all_that_has_tools_can_be_registered(registry, embedding)
     assert "plus" in registry
     assert len(registry) == 13
     assert registry.call("memory_embed", {"texts": ["a"]})["ok"]
+    assert error(registry.call("memory_embed"))["message"] == "memory_embed: texts is missing"
     registry.unregister("plus")
     registry.unregister("plus")
     assert "plus" not in registry
@@ -111,6 +112,9 @@ def test_unknown_tools_are_told_the_nearest(registry):
         "no tool 'pluss'; did you mean \"plus\"?",
     )
     assert "there are plus, clear" in error(registry.call("x" * 1000))["message"]
+    for name in (None, 3, ["plus"], {}, "\ud800"):
+        assert error(registry.call(name))["code"] == "unknown_tool"
+        assert error(asyncio.run(registry.acall(name)))["code"] == "unknown_tool"
     assert error(asyncio.run(registry.acall("minus")))["code"] == "unknown_tool"
 
 
