@@ -294,6 +294,14 @@ def test_numbers_of_numpy_are_metadata_too(store):
     assert store.get()[0].metadata == {"i": 5, "f": 0.5, "b": True, "l": [1]}
 
 
+def test_long_texts_and_large_metadata(store):
+    text, metadata = "日本語 " * 300_000, {"s": "x" * 2_000_000, "list": list(range(50_000))}
+    store.add(["a", "b"], [text, "short"], vectors=AXES[:2], metadata=[metadata, {"s": "y"}])
+    assert store.search(AXES[0], k=1)[0].text == text
+    (record,) = store.get(filter={"s": {"$lt": "y"}})
+    assert record.metadata == metadata
+
+
 def test_texts_that_are_none_are_told(store):
     with pytest.raises(TextTypeError, match=r"texts\[1\]: expected a text, got int"):
         store.add(["a", "b"], ["a", 1], vectors=AXES[:2])

@@ -151,6 +151,26 @@ def test_a_writer_waits_for_another_and_gives_up(tmp_path):
     np.testing.assert_array_equal(store.get(include=["vector"])[0].vector, [3, 4])
 
 
+def test_who_finds_a_segment_gone_reads_the_newer_state(tmp_path, monkeypatch):
+    from arrowembed.store.lightweight import snapshot
+
+    writer, reader = open_store(tmp_path / "store", dimension=2), open_store(tmp_path / "store")
+    for name in "abc":
+        writer.add([name], vectors=[[1, 2]])
+    real, opened = snapshot.Segment, []
+
+    def slow(*arguments):
+        """Opens a segment when another process has just merged it."""
+        monkeypatch.setattr(snapshot, "Segment", real)
+        opened.append(arguments[1].name)
+        writer.compact()
+        return real(*arguments)
+
+    monkeypatch.setattr(snapshot, "Segment", slow)
+    assert [record.id for record in reader.get()] == ["a", "b", "c"]
+    assert len(opened) == 1
+
+
 def test_unknown_options_are_told(tmp_path):
     with pytest.raises(InvalidArgumentError, match="nprobes: a lightweight store has no such"):
         open_store(tmp_path / "store", dimension=2).search([1, 2], nprobes=5)

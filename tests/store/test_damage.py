@@ -1,5 +1,6 @@
 """Files that are damaged are told by name; none of them ends the process."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -59,6 +60,25 @@ def test_a_file_that_was_cut_is_told(folder, pattern, share):
     path.write_bytes(content[: max(0, int(share * len(content)) - 1)])
     with pytest.raises(StoreFileError, match=path.name):
         use(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not let a mapped file be cut")
+def test_vectors_that_are_cut_while_they_are_mapped_are_told(tmp_path):
+    store = open_store(tmp_path / "store", dimension=4)
+    ids = [f"{i}" for i in range(5_000)]
+    store.add(ids, vectors=np.ones((5_000, 4)))
+    store.delete(["0"])
+    (path,) = store.path.glob("segments/*.vectors.arrow")
+    os.truncate(path, 10_000)
+    for call in (
+        lambda: store.search(np.ones(4)),
+        lambda: store.get(["4999"], include=["vector"]),
+        store.compact,
+        store.verify,
+    ):
+        with pytest.raises(StoreFileError, match=rf"{path.name}.* was cut short"):
+            call()
+    assert len(store.get()) == 4_999
 
 
 @pytest.mark.parametrize("pattern", FILES)

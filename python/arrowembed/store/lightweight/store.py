@@ -12,12 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from arrowembed import _core
-from arrowembed.errors import (
-    ArrowEmbedError,
-    DuplicateIdError,
-    InvalidArgumentError,
-    StoreFileError,
-)
+from arrowembed.errors import DuplicateIdError, InvalidArgumentError
 from arrowembed.store.base import Store
 from arrowembed.store.description import FILE_NAME, Description
 from arrowembed.store.lightweight.change import Change, weight
@@ -187,18 +182,13 @@ class LightweightStore(Store):
         snapshot = self._snapshot()
         if not snapshot.parts:
             return [[] for _ in vectors]
-        try:
-            rows, scores = _core.search_vectors(
-                [part.segment.vectors for part in snapshot.parts],
-                vectors,
-                k + offset,
-                metric=self._description.metric,
-                keep=[part.keep(condition) for part in snapshot.parts],
-            )
-        except StoreFileError:
-            raise
-        except ArrowEmbedError as error:
-            raise StoreFileError(f"the store at {str(self._path)!r}: {error}") from error
+        rows, scores = _core.search_vectors(
+            [part.segment.vectors for part in snapshot.parts],
+            vectors,
+            k + offset,
+            metric=self._description.metric,
+            keep=[part.keep(condition) for part in snapshot.parts],
+        )
         starts = np.cumsum([0, *(len(part.segment) for part in snapshot.parts)])
         numbers = np.searchsorted(starts, rows, side="right") - 1
         places = np.stack([numbers, rows - starts[numbers]], axis=-1)[:, offset:]
