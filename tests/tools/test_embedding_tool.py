@@ -142,6 +142,18 @@ def test_what_is_remembered_is_found_and_forgotten(result, store):
     assert result("search", query="anything") == {"hits": [], "omitted": 0}
 
 
+def test_texts_that_the_model_did_not_read_to_the_end_are_told(result, model):
+    # Of this model, a word is a token or more; two more stand around a text.
+    fits, too_long = "the " * (model.max_seq_length - 2), "the " * (model.max_seq_length - 1)
+    texts = ["short", too_long, fits, "語" * 1000]
+    lengths = [len(ids) for ids in model.tokenize([*texts[:3]])["input_ids"]]
+    assert lengths[1:] == [model.max_seq_length] * 2
+    assert result("embed", texts=texts)["truncated"] == [1, 3]
+    assert result("remember", texts=texts)["truncated"] == [1, 3]
+    assert "truncated" not in result("embed", texts=[fits])
+    assert "truncated" not in result("remember", texts=["short"])
+
+
 def test_the_same_text_is_remembered_once(result, store):
     first = result("remember", texts=["a", "b", "a"])["ids"]
     assert len(first) == 2

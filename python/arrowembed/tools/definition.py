@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, get_args, overload
 
-from arrowembed.errors import InvalidArgumentError
+from arrowembed.errors import InvalidArgumentError, MissingDependencyError
 from arrowembed.tools.forms import Form, in_form
 from arrowembed.tools.outcome import Outcome, failure, success, told
 
@@ -169,14 +169,18 @@ class Tool:
         Raises:
             InvalidArgumentError: A parameter has no type, or one that JSON cannot have.
         """
-        from arrowembed.tools.parameters import Parameters  # noqa: PLC0415 - not before it is used
-
+        try:
+            from arrowembed.tools.parameters import Parameters  # noqa: PLC0415 - when it is used
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError.of(
+                str(error.name), purpose="a tool", install='"arrowembed[tools]"'
+            ) from error
         return Parameters(self.function, self.name, self.traits.example)
 
     @cached_property
     def returns(self) -> Returns:
         """What it gives."""
-        from arrowembed.tools.returns import Returns  # noqa: PLC0415 - not before it is used
+        from arrowembed.tools.returns import Returns  # noqa: PLC0415 - when it is used
 
         return Returns(self.function, self.name)
 

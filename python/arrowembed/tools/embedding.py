@@ -18,7 +18,7 @@ import numpy as np
 from pydantic import Field
 
 from arrowembed.embedder import Embedder
-from arrowembed.errors import InvalidArgumentError, StoreNotFoundError
+from arrowembed.errors import InvalidArgumentError, StoreNotFoundError, TextTooLongError
 from arrowembed.registry import shared
 from arrowembed.store.base import Store
 from arrowembed.store.description import Description
@@ -60,6 +60,10 @@ MODEL_VARIABLE, STORE_VARIABLE = "ARROWEMBED_MODEL", "ARROWEMBED_STORE"
 
 _VALUE_BYTES = 11
 """Of one number of a vector in JSON: sign, point, leading zero, six decimals, comma, and one."""
+
+
+_SPECIAL_TOKENS = 8
+"""At most, around a text."""
 
 
 class EmbeddingTool:
@@ -209,7 +213,7 @@ class EmbeddingTool:
         compare or search texts, give them to these directly instead.
 
         Args:
-            texts: The texts. What is beyond the model's limit of some hundred words is not seen.
+            texts: The texts. Of long ones the model may not read the end; the result says so.
             kind: What they are for: a search query, a document to be found, or just text.
             return_: A handle, the numbers themselves (few texts only), or shared memory for another
                 program on this machine.
@@ -226,6 +230,8 @@ class EmbeddingTool:
         }[kind]
         vectors = encode(texts)
         embedded = Embedded(count=len(texts), dimension=vectors.shape[1], dtype="float32")
+        if truncated := _truncated(embedder, texts):
+            embedded["truncated"] = truncated
         match return_:
             case "values":
                 embedded["values"] = _rounded(vectors)
@@ -320,7 +326,10 @@ class EmbeddingTool:
         if len(names) != len(texts):
             raise InvalidArgumentError(f"ids: {len(names)} for {len(texts)} texts")
         self._opened_store().upsert(names, texts, metadata=[metadata] * len(texts))
-        return {"ids": names}
+        remembered = Remembered(ids=names)
+        if truncated := _truncated(self._embedder(), texts):
+            remembered["truncated"] = truncated
+        return remembered
 
     @tool(
         title="Forget texts",
@@ -405,6 +414,19 @@ class EmbeddingTool:
 def _id_of(text: str) -> str:
     """An id that is the same for the same text."""
     return f"m-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def _truncated(embedder: Embedder, texts: list[str]) -> list[int]:
+    """Positions of the texts that are longer than the model's limit, prompts aside."""
+    found = []
+    for position, text in enumerate(texts):
+        # No token is less than a byte.
+        if len(text.encode()) >= embedder.max_seq_length - _SPECIAL_TOKENS:
+            try:
+                embedder.tokenize(text, prompt="", truncate=False)
+            except TextTooLongError:
+                found.append(position)
+    return found
 
 
 def _rounded(numbers: NDArray[np.float32]) -> list[list[float]]:
