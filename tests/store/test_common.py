@@ -58,6 +58,25 @@ def test_entries_are_got_by_id_in_the_order_of_ids(store):
     assert store.get([]) == []
 
 
+def test_a_scan_goes_through_what_was_there_when_it_began(store):
+    for start in range(0, 50, 10):
+        ids = [f"{i}" for i in range(start, start + 10)]
+        store.add(ids, ids, vectors=np.ones((10, 3)), metadata=[{"n": int(i)} for i in ids])
+    batches = store.scan(batch_size=7, include=["text", "vector"])
+    seen = next(batches)
+    assert ids_of(seen) == [f"{i}" for i in range(7)]
+    store.delete([f"{i}" for i in range(20, 45)])
+    store.upsert(["1", "new"], vectors=np.zeros((2, 3)))
+    seen += [record for batch in batches for record in batch]
+    assert [record.text for record in seen] == [f"{i}" for i in range(50)]
+    np.testing.assert_array_equal([record.vector for record in seen], np.ones((50, 3)))
+    found = list(store.scan(filter={"n": {"$lt": 3}}))
+    assert [ids_of(batch) for batch in found] == [["0", "2"]]
+    assert list(store.scan(filter={"n": 1000})) == []
+    with pytest.raises(InvalidArgumentError, match="batch_size: 0"):
+        store.scan(batch_size=0)
+
+
 def test_the_most_similar_come_first(store):
     store.add(list("abc"), vectors=AXES)
     hits = store.search([0.1, 3, 2], k=2)

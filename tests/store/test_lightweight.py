@@ -100,6 +100,18 @@ def test_replacing_the_same_entries_again_and_again_does_not_grow(make):
     np.testing.assert_array_equal(store.get(include=["vector"])[3].vector, [40, 40, 40])
 
 
+def test_a_scan_goes_on_while_segments_are_merged(make, rng):
+    store = make()
+    for number in range(5):
+        store.add([f"{number}"], vectors=[[number, 1, 1]])
+    batches = store.scan(batch_size=2, include=["vector"])
+    seen = next(batches)
+    store.delete(["3"])
+    store.compact()
+    seen += [record for batch in batches for record in batch]
+    assert [record.vector.tolist() for record in seen] == [[n, 1, 1] for n in range(5)]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_vectors_do_not_change_when_segments_are_merged(make, rng, dtype):
     store = make(dtype=dtype)

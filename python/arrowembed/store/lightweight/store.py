@@ -7,6 +7,7 @@ after, and a writer that dies leaves files that no manifest names, which the nex
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -161,10 +162,11 @@ class LightweightStore(Store):
         self, condition: Filter | None, fields: tuple[Field, ...], batch_size: int
     ) -> Iterator[list[Record]]:
         snapshot = self._snapshot()
-        for number, rows in snapshot.places(condition):
-            for start in range(0, len(rows), batch_size):
-                places = [(number, row) for row in rows[start : start + batch_size].tolist()]
-                yield [Record(**record) for record in snapshot.read(places, fields)]
+        places = (
+            (number, row) for number, rows in snapshot.places(condition) for row in rows.tolist()
+        )
+        while batch := list(islice(places, batch_size)):
+            yield [Record(**record) for record in snapshot.read(batch, fields)]
 
     def _search(
         self,
