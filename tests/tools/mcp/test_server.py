@@ -191,6 +191,21 @@ def test_many_calls_at_once_get_each_its_own_answer(offer_with_store, bert_mean_
     np.testing.assert_allclose([answers[text] for text in texts], vectors, atol=1e-6)
 
 
+def test_several_hosts_use_one_store(bert_mean_folder, tmp_path, result_of):
+    async def ask():
+        with (
+            Offer(str(bert_mean_folder), tmp_path / "store") as first,
+            Offer(str(bert_mean_folder), tmp_path / "store") as second,
+        ):
+            async with connected(first) as one, connected(second) as other:
+                for writer, reader, text in ((one, other, TEXTS[0]), (other, one, TEXTS[1])):
+                    await result_of(writer, "remember", {"texts": [text]})
+                    found = await result_of(reader, "search", {"query": text, "k": 1})
+                    assert found["hits"][0]["text"] == text
+
+    asyncio.run(ask())
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_call_that_is_cancelled_hinders_no_other(offer, mode, result_of):
     async def ask():
