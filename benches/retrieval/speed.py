@@ -5,13 +5,16 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arrowembed.store import Hit, Store, open_store
-from arrowembed.store.description import Backend
 from arrowembed.store.lancedb import LanceStore
+
+if TYPE_CHECKING:
+    from arrowembed.store.description import Backend
 
 K = 10
 _CHUNK = 4096

@@ -1,4 +1,4 @@
-"""The Python examples of the guide to stores, and of docstrings, run as they are written."""
+"""The Python examples of the guides to stores, and of docstrings, run as they are written."""
 
 import doctest
 import re
@@ -9,18 +9,18 @@ import pytest
 from arrowembed import store
 from arrowembed.store import base, factory
 
-GUIDE = Path(__file__).parents[2] / "docs" / "guides" / "search.md"
+GUIDES = Path(__file__).parents[2] / "docs" / "guides"
 
 
-def test_the_examples_run_one_after_the_other(minilm_source, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("guide", "count"), [("search.md", 5), ("search-lancedb.md", 4)])
+def test_the_examples_run_one_after_the_other(guide, count, minilm_source, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    examples = re.findall(
-        r"^```python\n(.*?)^```", GUIDE.read_text("utf-8"), re.MULTILINE | re.DOTALL
-    )
-    assert len(examples) == 5
+    text = (GUIDES / guide).read_text("utf-8")
+    examples = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(examples) == count
     names = {}
     for example in examples:
-        exec(compile(example, GUIDE.name, "exec"), names)
+        exec(compile(example, guide, "exec"), names)
 
 
 @pytest.mark.parametrize("module", [store, base, factory])

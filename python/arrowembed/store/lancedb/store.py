@@ -21,6 +21,7 @@ from arrowembed.store.description import FILE_NAME, Description
 from arrowembed.store.lancedb import columns
 from arrowembed.store.lancedb.bounds import Norms
 from arrowembed.store.lancedb.conditions import among, joined
+from arrowembed.store.lancedb.durability import now, sync_since
 from arrowembed.store.lancedb.exact import (
     NEEDED,
     Wanted,
@@ -334,9 +335,13 @@ class LanceStore(Store):
         return self._read(lambda snapshot: snapshot.count(snapshot.where(condition)))
 
     def _compact(self) -> None:
+        moment = now()
         with self._changing() as snapshot, writing(self._path):
             if "id" not in snapshot.indexes and snapshot.count(None):
                 self._table.create_index("id", config=load().index.BTree())
+            self._table.optimize()
+            # What it replaces is removed only when it is on disk itself.
+            sync_since(self._path / f"{TABLE}.lance", moment)
             # Nobody else is writing: what no version has is of writers that died. Those who read
             # an older version find that it is gone and read the newest (`_read`).
             self._table.optimize(cleanup_older_than=_AT_ONCE, delete_unverified=True)
@@ -386,9 +391,11 @@ class LanceStore(Store):
             writing_to(self._path),
             write_lock(self._path / LOCK, self._lock_timeout),
         ):
-            before = self._snapshot()
+            before, moment = self._snapshot(), now()
             yield before
             after = self._snapshot()
+            if after is not before:
+                sync_since(self._path / f"{TABLE}.lance", moment)
             if before.version // _LOOK_EVERY < after.version // _LOOK_EVERY:
                 self._merge_small_files(after)
 
