@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from arrowembed.tools import ToolRegistry
-from arrowembed.tools.discovery import offered
 
 MODULE = '''
 """A package of somebody else."""
@@ -131,15 +130,12 @@ def test_they_are_found_in_a_fresh_process(package):
 
 
 def test_the_tools_of_this_package_are_offered_too(bert_mean_folder, monkeypatch, tmp_path):
-    from arrowembed.tools import EmbeddingTool
-
     monkeypatch.setenv("ARROWEMBED_MODEL", str(bert_mean_folder))
     registry = ToolRegistry()
-    assert registry.register(*offered(EmbeddingTool.from_env)) == ["embed", "similarity"]
+    (found,) = [entry for entry in registry.discover() if entry.package == "arrowembed"]
+    assert (found.entry_point, found.tools) == ("embedding", ("embed", "similarity"))
     assert registry.call("embed", {"texts": ["a"]})["ok"]
     monkeypatch.setenv("ARROWEMBED_STORE", str(tmp_path / "store"))
-    assert [tool.name for tool in offered(EmbeddingTool.from_env)][2:] == [
-        "search",
-        "remember",
-        "forget",
-    ]
+    registry = ToolRegistry()
+    registry.discover()
+    assert len(registry) == 5
