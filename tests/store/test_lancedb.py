@@ -221,6 +221,13 @@ def test_what_is_wrong_with_an_index_is_told(lance, rng):
     store.add([f"{i}" for i in range(256)], vectors=rng.normal(size=(256, 8)))
     with pytest.raises(InvalidArgumentError, match=r"create_index: of ivf_pq: .*'trees'"):
         store.create_index(trees=5)
+    for wrong in ({"num_sub_vectors": 3}, {"num_partitions": 0}, {"num_bits": 3}, {"m": "x"}):
+        with pytest.raises(InvalidArgumentError):
+            store.create_index(**wrong)
+    with pytest.raises(InvalidArgumentError, match=r"no index at .* 'Klingon'"):
+        store.create_text_index("Klingon")
+    with pytest.raises(InvalidArgumentError, match="'colour'"):
+        store.create_text_index(colour=1)
     store.create_index("ivf_flat", num_partitions=2)
     with pytest.raises(InvalidArgumentError, match="nprobes: 0; expected a whole number"):
         store.search(np.ones(8), nprobes=0)

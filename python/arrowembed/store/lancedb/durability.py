@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from arrowembed.store.lightweight.files import sync, sync_folder
+from arrowembed.store.lightweight.files import sync_folder
 
 _COARSE = 50_000_000
 """Nanoseconds by which the clock of files may be behind; a kernel's tick is 10 ms at most."""
@@ -27,7 +27,7 @@ def sync_since(table: Path, moment: int) -> None:
         new = [path for name in names if _is_since(path := folder / name, moment)]
         for path in new:
             with path.open("rb+") as file:
-                sync(file.fileno())
+                os.fsync(file.fileno())
         if new:
             sync_folder(folder)
     sync_folder(table)

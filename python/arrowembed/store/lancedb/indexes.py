@@ -44,6 +44,9 @@ def vector_index(
             f"an index needs {LEAST_ENTRIES} entries to learn from, and there are {count}; "
             "without one every search is exact"
         )
+    for name, value in settings.items():
+        if not _is_count(value):
+            raise InvalidArgumentError(f"{name}: {value!r}; expected a whole number from 1 on")
     if kind == "ivf_pq":
         settings = {"num_sub_vectors": _sub_vectors(dimension), **settings}
     if kind == "ivf_hnsw_sq":

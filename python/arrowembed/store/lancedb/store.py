@@ -31,7 +31,7 @@ from arrowembed.store.lancedb.exact import (
     vectors_of,
 )
 from arrowembed.store.lancedb.indexes import look_up, text_index, vector_index
-from arrowembed.store.lancedb.library import check_process, load, reading, writing
+from arrowembed.store.lancedb.library import check_process, indexing, load, reading, writing
 from arrowembed.store.lancedb.snapshot import TABLE, Snapshot
 from arrowembed.store.lancedb.text_search import matching
 from arrowembed.store.lightweight.files import writing_to
@@ -144,7 +144,8 @@ class LanceStore(Store):
                 num_bits, m, ef_construction, sample_rate, max_iterations.
 
         Raises:
-            InvalidArgumentError: A setting is unknown, or there are fewer than 256 entries.
+            InvalidArgumentError: A setting is unknown or outside what LanceDB allows, or there are
+                fewer than 256 entries.
         """
         with self._changing() as snapshot:
             config = vector_index(
@@ -154,7 +155,7 @@ class LanceStore(Store):
                 snapshot.count(None),
                 settings,
             )
-            with writing(self._path):
+            with indexing(self._path):
                 self._table.create_index("vector", config=config, replace=True)
 
     def create_text_index(self, language: str = "English", **settings: Any) -> None:
@@ -165,10 +166,10 @@ class LanceStore(Store):
             settings: What LanceDB's class FTS takes: stem, remove_stop_words, base_tokenizer, …
 
         Raises:
-            InvalidArgumentError: A setting is unknown.
+            InvalidArgumentError: A setting or the language is unknown.
         """
-        with self._changing(), writing(self._path):
-            config = text_index(language, settings)
+        config = text_index(language, settings)
+        with self._changing(), indexing(self._path):
             self._table.create_index("text", config=config, replace=True)
 
     def drop_index(self) -> None:
