@@ -8,6 +8,7 @@ random times. After each kill the store must open, hold what was acknowledged, a
 that was not, all or nothing. Prints how many were killed, and how many of them while they wrote.
 """
 
+import json
 import os
 import random
 import signal
@@ -147,6 +148,11 @@ def main(folder, how, kills):
         writing += dead and said.endswith("b")
         if not dead or number > before:
             line = 1
+    store.delete(["nowhere"])
+    files = sorted(path.name for path in store.path.glob("segments/*") if path.is_file())
+    entries = json.loads((store.path / "manifest.json").read_text())["segments"]
+    if len(files) != sum(3 if entry["live"] else 2 for entry in entries):
+        raise SystemExit(f"the last writer left {files}")
     print(killed, writing)  # noqa: T201 - its answer
 
 

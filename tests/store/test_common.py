@@ -210,6 +210,11 @@ def test_a_store_opens_again_by_its_path(make, model):
             make(**wanted)
 
 
+def test_a_model_may_be_named_by_its_folder(make, bert_mean_folder):
+    make(dimension=None, model=bert_mean_folder).add(["a"], ["text"])
+    assert ids_of(make(model=str(bert_mean_folder)).search("text")) == ["a"]
+
+
 def test_another_model_is_refused(make, model, bert_folder):
     make(dimension=None, model=model)
     with pytest.raises(StoreMismatchError, match="was made with"):

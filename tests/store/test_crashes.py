@@ -50,9 +50,10 @@ def test_what_a_dead_writer_left_is_removed_by_the_next(tmp_path):
     left = [
         segments / "00000002-0123abcd.vectors.arrow",
         segments / "00000002-0123abcd.rows.arrow",
-        segments / ".00000002-0123abcd.vectors.arrow.123.0",
+        segments / ".arrowembed-3PJkhZ",
         segments / "00000002-0123abcd.live",
         store.path / ".manifest.json.123",
+        store.path / ".store.json.123",
     ]
     for path in left:
         path.write_bytes(b"half")
@@ -60,6 +61,48 @@ def test_what_a_dead_writer_left_is_removed_by_the_next(tmp_path):
     assert all(path.exists() for path in left)  # who reads removes nothing
     assert store.delete(["nowhere"]) == 0
     assert {path.name for path in tmp_path.rglob("*")} == there
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_all_is_on_disk_before_the_manifest_names_it_and_that_before_a_call_returns(
+    tmp_path, monkeypatch
+):
+    """What a power cut could take; a process that is killed leaves its writes to the system."""
+    store = open_store(tmp_path / "store", dimension=2)
+    real_sync, real_replace, events = os.fsync, Path.replace, []
+
+    def sync(descriptor):
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        events.append((path.name, None if path.is_dir() else path.read_bytes()))
+        real_sync(descriptor)
+
+    def replace(path, target):
+        events.append(("replaced", target.read_bytes() if target.exists() else b""))
+        return real_replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(Path, "replace", replace)
+    for call in (
+        lambda: store.add(["a", "b", "c"], vectors=np.ones((3, 2))),
+        lambda: store.delete(["a"]),
+        lambda: store.upsert(["b", "d"], vectors=np.ones((2, 2))),
+        store.compact,
+    ):
+        before = {path.name for path in (store.path / "segments").iterdir()}
+        events.clear()
+        call()
+        names = [name for name, _ in events]
+        *written, folder, manifest, replaced, root = names
+        assert (folder, replaced, root) == ("segments", "replaced", "store")
+        assert manifest.startswith(".manifest.json.")
+        synced = dict(events)
+        assert synced[manifest] == (store.path / "manifest.json").read_bytes()
+        for path in (store.path / "segments").iterdir():
+            if path.name in written:
+                assert synced[path.name] == path.read_bytes()
+        new = {path.name for path in (store.path / "segments").iterdir()} - before
+        # Those of vectors are written, and synced, by the engine.
+        assert set(written) == {name for name in new if not name.endswith("vectors.arrow")}
 
 
 def test_a_store_that_was_half_made_is_made(tmp_path):

@@ -35,7 +35,7 @@ MAX_DIMENSION = 65_536
 def open_store(
     path: str | os.PathLike[str],
     *,
-    model: Embedder | str | None = None,
+    model: Embedder | str | os.PathLike[str] | None = None,
     dimension: int | None = None,
     metric: Metric | None = None,
     dtype: VectorType | None = None,
@@ -95,12 +95,12 @@ def open_store(
     return backend_class(description.backend)(folder, description, embedder, **options)
 
 
-def _opened(model: Embedder | str | None) -> Embedder | None:
-    if not isinstance(model, str):
+def _opened(model: Embedder | str | os.PathLike[str] | None) -> Embedder | None:
+    if not isinstance(model, (str, os.PathLike)):
         return model
     from arrowembed.registry import shared  # noqa: PLC0415 - opens the engine
 
-    return shared(model)
+    return shared(os.fspath(model))
 
 
 def _described(

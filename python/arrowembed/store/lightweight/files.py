@@ -49,9 +49,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """Writes or replaces a file; after a crash at any moment the old or the new one is there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            sync(file.fileno())
+        write_new(temporary, content)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -59,8 +57,16 @@ def write_whole(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def write_new(path: Path, content: bytes) -> None:
+    """Writes a file that is not there yet. It is on disk when this returns, its name may not be."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        sync(file.fileno())
+
+
 def sync(descriptor: int) -> None:
-    """Waits until a file is on disk."""
+    """Waits until a file is on disk; what Python still holds of it has to be flushed before."""
     os.fsync(descriptor)
 
 

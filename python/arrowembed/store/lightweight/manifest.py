@@ -23,6 +23,10 @@ SEGMENTS = "segments"
 VERSION = 1
 
 _NAME = re.compile(r"\d{8,}-[0-9a-f]{8}")
+_FILE = re.compile(
+    rf"{_NAME.pattern}\.(vectors\.arrow|rows\.arrow|live)"
+    r"|\.arrowembed-\w+"  # as the engine calls a file of vectors that it has not written yet
+)
 _KEY = '"checksum"'
 
 
@@ -141,11 +145,13 @@ def _described(entry: Entry) -> dict[str, Any]:
 def _entry(found: dict[str, Any]) -> Entry:
     live = found.pop("live")
     entry = Entry(**found, live=None if live is None else Live(**live))
-    if not _NAME.fullmatch(entry.name) or (live and not is_our_file(live["file"])):
-        raise ValueError(f"no name of a segment: {entry.name!r}")
+    if not _NAME.fullmatch(entry.name):
+        raise ValueError(f"{entry.name!r} is no name of a segment")
+    if entry.live and not re.fullmatch(rf"{_NAME.pattern}\.live", entry.live.file):
+        raise ValueError(f"{entry.live.file!r} is no name of a file of deleted rows")
     return entry
 
 
 def is_our_file(name: str) -> bool:
     """Whether a file in the folder of segments is of a store, or a remainder of writing one."""
-    return bool(re.fullmatch(rf"\.?{_NAME.pattern}\.(vectors\.arrow|rows\.arrow|live).*", name))
+    return bool(_FILE.fullmatch(name))

@@ -268,8 +268,9 @@ class LightweightStore(Store):
             if path.name not in named and is_our_file(path.name):
                 with suppress(OSError):  # Windows keeps what is open; the next writer tries again.
                     path.unlink()
-        for path in self._path.glob(f".{MANIFEST}.*"):
-            path.unlink(missing_ok=True)
+        for name in (MANIFEST, FILE_NAME):
+            for path in self._path.glob(f".{name}.*"):
+                path.unlink(missing_ok=True)
 
 
 def _check_ours(folder: Path) -> None:
