@@ -206,6 +206,7 @@ def test_an_index_finds_nearly_all_and_what_came_after_it(lance, rng, kind):
     assert all(int(hit.id) < 9 for hit in filtered)
     store.compact()
     assert len(store.search(queries[0], 10, nprobes=5, refine_factor=2)) == 10
+    assert len(store.search(queries[0], 10, ef=1)) == 10
     store.drop_index()
     store.drop_index()
     assert "vector" not in store.info()["details"]["indexes"]
@@ -229,8 +230,12 @@ def test_what_is_wrong_with_an_index_is_told(lance, rng):
     with pytest.raises(InvalidArgumentError, match="'colour'"):
         store.create_text_index(colour=1)
     store.create_index("ivf_flat", num_partitions=2)
-    with pytest.raises(InvalidArgumentError, match="nprobes: 0; expected a whole number"):
-        store.search(np.ones(8), nprobes=0)
+    for wrong in ({"nprobes": 0}, {"refine_factor": 1 << 31}, {"ef": 2.0}):
+        (name,) = wrong
+        with pytest.raises(
+            InvalidArgumentError, match=f"{name}: .* expected a whole number from 1"
+        ):
+            store.search(np.ones(8), **wrong)
     with pytest.raises(InvalidArgumentError, match=r"query\[0\]: a vector whose norm"):
         store.search(np.zeros(8))
     assert len(store.search(np.zeros(8), exact=True)) == 10
@@ -260,6 +265,8 @@ def test_words_and_meaning(lance, model):
     both = store.search("taxes", mode="hybrid", k=2)
     assert both[0].id == "b"
     assert both[0].score > both[1].score
+    both = store.search("taxes", mode="hybrid", filter={"n": {"$ne": 1}})
+    assert sorted(ids_of(both)) == ["a", "c", "d"]
     found = store.search_batch(["taxes", "cat"], mode="text", k=1, offset=1)
     assert [len(hits) for hits in found] == [0, 1]
     for wrong in ({"mode": "fuzzy"}, {"mode": "text", "nprobes": 3}, {"mode": "text", "k": 0}):

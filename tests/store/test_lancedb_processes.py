@@ -150,3 +150,34 @@ store.add(["b"], vectors=np.ones((1, 256)))
 assert [hit.id for hit in store.search(np.ones(256))] == ["a", "b"]
 """
     run(["-c", script], tmp_path / "store")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says which file a descriptor is")
+def test_a_write_waits_for_the_disk(tmp_path, monkeypatch):
+    """Each file that a write made is synchronised, and that which names the others comes last."""
+    synced = []
+    real = os.fsync
+
+    def fsync(descriptor):
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
+
+    table = tmp_path / "store" / "entries.lance"
+    with open_store(tmp_path / "store", dimension=2, backend="lancedb") as store:
+        monkeypatch.setattr(os, "fsync", fsync)
+        calls = (
+            lambda: store.add(["a", "b"], vectors=[[1, 0], [0, 1]], metadata=[{"n": 1}] * 2),
+            lambda: store.upsert(["b"], vectors=[[1, 1]]),
+            lambda: store.delete(["a"]),
+            store.compact,
+        )
+        for call in calls:
+            before = {path for path in table.rglob("*") if path.is_file()}
+            synced.clear()
+            call()
+            made = {path for path in table.rglob("*") if path.is_file()} - before
+            assert made <= set(synced)
+            assert {path.parent for path in made} <= set(synced)
+            kinds = [path.suffix for path in synced]
+            last = {kind: number for number, kind in enumerate(kinds)}
+            assert last[".manifest"] > last.get(".lance", -1)

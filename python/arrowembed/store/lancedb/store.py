@@ -319,7 +319,7 @@ class LanceStore(Store):
                 f"{', '.join(options)}: LanceDB has no such option of a search; known are mode, "
                 "exact, nprobes, refine_factor and ef"
             )
-        lookup = look_up({"nprobes": nprobes, "refine_factor": refine_factor, "ef": ef})
+        lookup = look_up({"nprobes": nprobes, "refine_factor": refine_factor, "ef": ef}, k + offset)
         names = _columns_of(fields, *NEEDED)
 
         def found(snapshot: Snapshot) -> list[Scored]:
