@@ -2,8 +2,9 @@
 
     python benches/mcp_start.py MODEL
 
-Beside `arrowembed mcp`, in turns: the smallest server that the package `mcp` makes, with one tool
-that does nothing, and the import of that package alone.
+Beside `arrowembed mcp`, with and without a store, in turns: the smallest server that the package
+`mcp` makes, with one tool that does nothing, and the import of that package alone. Memory, in MB, is
+what is resident after the call (Linux).
 """
 
 import argparse
@@ -11,8 +12,10 @@ import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 SMALLEST = """
 import asyncio
@@ -41,12 +44,15 @@ CLIENT = {
     "clientInfo": {"name": "bench", "version": "1"},
 }
 STEPS = ("initialize", "tools/list", "tools/call", "exit")
+COMPARE = {"name": "similarity", "arguments": {"a": ["a warm day"], "b": ["sunny weather"]}}
+REMEMBER = {"name": "remember", "arguments": {"texts": ["The user's cat is called Miez."]}}
+NOTHING: dict[str, object] = {"name": "nothing", "arguments": {}}
 
 
 def session(command: list[str], call: Mapping[str, object]) -> dict[str, float]:
-    """Seconds from the start of the process to the answer of each request, and for its end."""
+    """Milliseconds from the start of the process to each answer, and for its end; and MB."""
     started = time.perf_counter()
-    seconds = {}
+    found = {}
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         if process.stdin is None or process.stdout is None:
             raise RuntimeError("no pipes")
@@ -62,15 +68,21 @@ def session(command: list[str], call: Mapping[str, object]) -> dict[str, float]:
             answer = json.loads(process.stdout.readline())
             if answer["id"] != identifier or answer["result"].get("isError"):
                 raise RuntimeError(answer)
-            seconds[method] = time.perf_counter() - started
+            found[method] = 1e3 * (time.perf_counter() - started)
             if method == "initialize":
                 initialized = {"jsonrpc": "2.0", "method": "notifications/initialized"}
                 process.stdin.write(json.dumps(initialized).encode() + b"\n")
+        found["memory"] = resident(process.pid)
         ending = time.perf_counter()
         process.stdin.close()
         process.wait()
-        seconds["exit"] = time.perf_counter() - ending
-    return seconds
+        found["exit"] = 1e3 * (time.perf_counter() - ending)
+    return found
+
+
+def resident(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1e3
 
 
 def import_alone() -> float:
@@ -85,22 +97,27 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=11)
     options = parser.parse_args()
     ours = [sys.executable, "-m", "arrowembed", "mcp", "--model", options.model]
-    smallest = [sys.executable, "-c", SMALLEST]
-    compare = {"name": "similarity", "arguments": {"a": ["a warm day"], "b": ["sunny weather"]}}
-
-    mine, theirs, imports = [], [], []
-    for _ in range(options.rounds):
-        mine.append(session(ours, compare))
-        theirs.append(session(smallest, {"name": "nothing", "arguments": {}}))
-        imports.append(import_alone())
+    servers: dict[str, tuple[list[str], Mapping[str, object]]] = {
+        "arrowembed mcp": (ours, COMPARE),
+        "with a store": ([*ours, "--store"], REMEMBER),
+        "smallest server": ([sys.executable, "-c", SMALLEST], NOTHING),
+    }
+    sessions: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
+    imports = []
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(options.rounds):
+            for name, (command, call) in servers.items():
+                store = [f"{folder}/{number}"] if command[-1] == "--store" else []
+                sessions[name].append(session([*command, *store], call))
+            imports.append(1e3 * import_alone())
 
     print(f"milliseconds from the start of the process, medians of {options.rounds} rounds")
-    print(f"{'':12}{'arrowembed mcp':>16}{'smallest server':>18}{'ratio':>8}")
-    for step in STEPS:
-        a = 1e3 * statistics.median(seconds[step] for seconds in mine)
-        b = 1e3 * statistics.median(seconds[step] for seconds in theirs)
-        print(f"{step:12}{a:16.0f}{b:18.0f}{a / b:8.2f}")
-    print(f"import of the package mcp alone: {1e3 * statistics.median(imports):.0f}")
+    print(f"{'':12}" + "".join(f"{name:>17}" for name in servers) + f"{'ratio':>8}")
+    for step in (*STEPS, "memory"):
+        medians = [statistics.median(one[step] for one in sessions[name]) for name in servers]
+        cells = "".join(f"{value:17.0f}" for value in medians)
+        print(f"{step:12}{cells}{medians[0] / medians[-1]:8.2f}")
+    print(f"import of the package mcp alone: {statistics.median(imports):.0f}")
 
 
 if __name__ == "__main__":
