@@ -3,8 +3,8 @@
     python benches/mcp_start.py MODEL
 
 Beside `arrowembed mcp`, with and without a store, in turns: the smallest server that the package
-`mcp` makes, with one tool that does nothing, and the import of that package alone. Memory, in MB, is
-what is resident after the call (Linux).
+`mcp` makes, with one tool that does nothing, and the import of that package alone. Memory is what
+is resident after the call, in MB (Linux).
 """
 
 import argparse
