@@ -52,13 +52,19 @@ def brute_force(folder: Path, count: int) -> np.ndarray:
         np.load(folder / "vectors.npy", mmap_mode="r"),
         np.load(folder / "queries.npy"),
     )
+    queries = queries[:count].astype(np.float64)
+    best = np.full((count, K), -np.inf)
+    rows = np.zeros((count, K), dtype=np.int64)
     step = 1 << 15
-    products = [
-        queries[:count].astype(np.float64) @ numbers[first : first + step].T.astype(np.float64)
-        for first in range(0, len(numbers), step)
-    ]
-    order: np.ndarray = np.argsort(-np.concatenate(products, axis=1), axis=1, kind="stable")
-    return order[:, :K]
+    for first in range(0, len(numbers), step):
+        products = queries @ numbers[first : first + step].T.astype(np.float64)
+        here = np.arange(first, first + products.shape[1])
+        products = np.concatenate([best, products], axis=1)
+        candidates = np.concatenate([rows, np.broadcast_to(here, (count, len(here)))], axis=1)
+        order = np.argpartition(-products, K - 1, axis=1)[:, :K]
+        best = np.take_along_axis(products, order, axis=1)
+        rows = np.take_along_axis(candidates, order, axis=1)
+    return np.take_along_axis(rows, np.argsort(-best, axis=1), axis=1)
 
 
 def measure(folder: Path, options: argparse.Namespace) -> str:
