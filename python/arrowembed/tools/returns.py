@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from copy import deepcopy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from pydantic_core import PydanticSerializationError
 from arrowembed.errors import InvalidArgumentError
 from arrowembed.tools.outcome import ToolError
 from arrowembed.tools.parameters import PlainSchema, type_hints
+from arrowembed.tools.room import json_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -61,8 +61,7 @@ class Returns:
         """
         try:
             plain = self._adapter.dump_python(value, mode="json", warnings="error")
-            text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            return plain, len(text.encode())
+            return plain, json_bytes(plain)
         except (PydanticSerializationError, ValueError, TypeError) as error:
             # What the error says would quote the value.
             raise ToolError(
