@@ -13,7 +13,7 @@ from arrowembed.errors import InvalidArgumentError, StoreLockedError
 from arrowembed.store import open_store
 from arrowembed.store.lightweight.lock import write_lock
 
-SECONDS = float(os.environ.get("ARROWEMBED_TEST_SECONDS", "4"))
+SECONDS = float(os.environ.get("ARROWEMBED_TEST_SECONDS", "3"))
 """For which readers and a writer go on."""
 
 WRITER = """
@@ -169,6 +169,20 @@ def test_who_finds_a_segment_gone_reads_the_newer_state(tmp_path, monkeypatch):
     monkeypatch.setattr(snapshot, "Segment", slow)
     assert [record.id for record in reader.get()] == ["a", "b", "c"]
     assert len(opened) == 1
+
+
+def test_files_that_are_removed_stay_with_those_that_have_them_open(tmp_path):
+    store = open_store(tmp_path / "store", dimension=2)
+    for name in "ab":
+        store.add([name], [name], vectors=[[1, 2]])
+    state = store._snapshot()
+    store.compact()
+    (left,) = store.path.glob("segments/*.rows.arrow")
+    assert left.name not in {part.entry.rows_file for part in state.parts}
+    for part in state.parts:
+        part.segment.verify()
+    places = [(0, 0), (1, 0)]
+    assert [record["text"] for record in state.read(places, ("text", "vector"))] == ["a", "b"]
 
 
 def test_unknown_options_are_told(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 from arrowembed.store import open_store
 
-KILLS = int(os.environ.get("ARROWEMBED_TEST_KILLS", "150"))
+KILLS = int(os.environ.get("ARROWEMBED_TEST_KILLS", "120"))
 """Of each kind; more of them for a longer search."""
 
 

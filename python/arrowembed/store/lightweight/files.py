@@ -81,7 +81,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def digest(content: bytes) -> str:
+def digest(content: bytes | memoryview) -> str:
     """A checksum."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 

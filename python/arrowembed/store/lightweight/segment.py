@@ -18,7 +18,7 @@ from arrowembed import _core
 from arrowembed.errors import ArrowEmbedError, StoreFileError
 from arrowembed.store.filters import Filter, matches
 from arrowembed.store.lightweight.columns import TYPES, column_name, key_of, keys_of, mask
-from arrowembed.store.lightweight.files import digest_of_file
+from arrowembed.store.lightweight.files import digest
 from arrowembed.store.lightweight.manifest import SEGMENTS, Entry
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ class Segment:
         _check_size(self._vectors_path, entry.vectors_size)
         _check_size(self._rows_path, entry.rows_size)
         self.vectors = self._open_vectors(description)
-        self._batch, self.complete = self._open_rows()
-        """Rows, and whether each key of metadata has its columns."""
+        self._content, self._batch, self.complete = self._open_rows()
+        """The mapped rows file, its batch, and whether each key of metadata has its columns."""
         self._checked: dict[str, pa.Array] = {}
         keys = (key_of(name) for name in self._batch.schema.names)
         self.keys = {key for key in keys if key is not None}
@@ -159,12 +159,12 @@ class Segment:
         return self.vectors.take(rows)
 
     def verify(self) -> None:
-        """Reads everything and compares checksums.
+        """Reads everything and compares checksums, also of files that others have removed.
 
         Raises:
             StoreFileError: A file is damaged.
         """
-        if digest_of_file(self._rows_path) != self._checksum:
+        if digest(memoryview(self._content)) != self._checksum:
             raise self.damaged(self._rows_path, "its checksum is another one")
         try:
             self._batch.validate(full=True)
@@ -190,12 +190,13 @@ class Segment:
             raise self.damaged(path, f"it holds {found}, expected {wanted}")
         return vectors
 
-    def _open_rows(self) -> tuple[pa.RecordBatch, bool]:
+    def _open_rows(self) -> tuple[pa.Buffer, pa.RecordBatch, bool]:
         path = self._rows_path
         try:
-            batch = _read_batch(path)
+            content = pa.memory_map(str(path)).read_buffer()
+            batch = _read_batch(content)
             _check_batch(batch, self._rows)
-            return batch, bool(json.loads(batch.schema.metadata[MARK])["complete"])
+            return content, batch, bool(json.loads(batch.schema.metadata[MARK])["complete"])
         except FileNotFoundError:
             raise
         except (
@@ -224,13 +225,12 @@ def _check_size(path: Path, expected: int) -> None:
         raise StoreFileError(f"{path} has {size} bytes, it was written with {expected}{DAMAGED}")
 
 
-def _read_batch(path: Path) -> pa.RecordBatch:
-    """The one batch of an Arrow file, mapped.
+def _read_batch(content: pa.Buffer) -> pa.RecordBatch:
+    """The one batch of an Arrow file, where it lies.
 
     A file is a stream behind eight bytes. It is read as one, because pyarrow's reader of files asks
     a thread of its own for the footer, and waits.
     """
-    content = pa.memory_map(str(path)).read_buffer()
     if content.size < len(_MAGIC) or content.slice(0, len(_MAGIC)).to_pybytes() != _MAGIC:
         raise ValueError("it does not begin as an Arrow file")
     options = pa.ipc.IpcReadOptions(use_threads=False)

@@ -111,18 +111,17 @@ class LightweightStore(Store):
     def _insert(self, rows: Rows, *, replace: bool) -> None:
         if not len(rows):
             return
+        content = Content.of_rows(rows)
         with self._changing() as (snapshot, change):
             found = snapshot.find(rows.ids)
             if found and not replace:
+                others = f", and so are {len(found) - 1} more" if len(found) > 1 else ""
                 raise DuplicateIdError(
-                    f"id {next(iter(found))!r} and {len(found) - 1} more are in the store already; "
-                    "use upsert to replace them"
-                    if len(found) > 1
-                    else f"id {next(iter(found))!r} is in the store already; use upsert to "
-                    "replace it"
+                    f"id {next(iter(found))!r} is in the store already{others}; use upsert to "
+                    "replace entries"
                 )
             _delete_all(change, list(found.values()))
-            change.append(Content.of_rows(rows))
+            change.append(content)
             change.commit()
 
     def _delete(self, ids: list[str] | None, condition: Filter | None) -> int:
