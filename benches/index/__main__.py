@@ -67,6 +67,15 @@ def brute_force(folder: Path, count: int) -> np.ndarray:
     return np.take_along_axis(rows, np.argsort(-best, axis=1), axis=1)
 
 
+def blas_kernels() -> dict[str, str]:
+    """The best that this machine runs: FAISS's OpenBLAS knows few processors by itself."""
+    instructions = machine.describe()["instructions"].split()
+    for needed, kernels in (("avx512f", "SkylakeX"), ("avx2", "Haswell")):
+        if needed in instructions:
+            return {"OPENBLAS_CORETYPE": kernels}
+    return {}
+
+
 def measure(folder: Path, options: argparse.Namespace) -> str:
     """A table for one number of vectors."""
     peers = environments.python(options.home, "peers", REQUIREMENTS)
@@ -80,11 +89,14 @@ def measure(folder: Path, options: argparse.Namespace) -> str:
             worker = Worker(
                 environments.python(options.home, OWN) if own else peers,
                 settings,
-                options.home / "logs" / f"index-{name.replace(' ', '-')}.log",
+                options.home / "logs" / f"index-{'-'.join(name.split())}.log",
                 module="index.worker",
-                variables={"LANCE_CPU_THREADS": str(options.threads)},
-                # Settings of a machine's BLAS may keep FAISS from its own best kernels.
-                without=("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "OPENBLAS_NUM_THREADS"),
+                variables={
+                    "LANCE_CPU_THREADS": str(options.threads),
+                    "OPENBLAS_NUM_THREADS": str(options.threads),
+                    **blas_kernels(),
+                },
+                without=("OPENBLAS_L2_SIZE",),
             )
             workers[name] = stack.enter_context(worker)
             print(f"{folder.name}: {name}", flush=True)

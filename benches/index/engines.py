@@ -57,12 +57,18 @@ def read(folder: Path, threads: int) -> Search:
     return search
 
 
-def faiss(kind: str) -> Callable[[Path, int], Search]:
+FEWEST_FOR_BLAS = 20
+"""Queries from which on FAISS is told to use BLAS, as its older versions did by themselves."""
+
+
+def faiss(kind: str, *, blas: bool = False) -> Callable[[Path, int], Search]:
     """A flat index in memory; float32 is `IndexFlatIP`."""
 
     def load(folder: Path, threads: int) -> Search:
         faiss: Any = importlib.import_module("faiss")
         faiss.omp_set_num_threads(threads)
+        if blas:
+            faiss.cvar.distance_compute_blas_threshold = FEWEST_FOR_BLAS
         vectors = np.load(folder / "vectors.npy", mmap_mode="r")
         dim = vectors.shape[1]
         if kind == "float32":
@@ -132,6 +138,7 @@ ENGINES: dict[str, Callable[[Path, int], Search]] = {
     "arrowembed float16": arrowembed("float16"),
     "arrowembed int8": arrowembed("int8"),
     "faiss float32": faiss("float32"),
+    "faiss float32, BLAS": faiss("float32", blas=True),
     "faiss float16": faiss("float16"),
     "faiss int8": faiss("int8"),
     "lancedb float32": lancedb,
