@@ -71,6 +71,7 @@ def test_from_a_file_to_what_is_found(run, backend):
     assert content("st")["1"] == (TEXTS[1], {"year": 2001})
     (best, *_) = run("search", "st", TEXTS[2], "-k", 2).splitlines()
     assert best.split(maxsplit=2) == ["1.0000", "2", TEXTS[2]]
+    assert run("search", "st", TEXTS[2], "-k", 1, "--mode", "vector").splitlines() == [best]
     out = run("search", "st", TEXTS[2], "--filter", '{"year": {"$lt": 2002}}', "--format", "jsonl")
     found = [json.loads(line) for line in out.splitlines()]
     assert {hit["id"] for hit in found} == {"0", "1"}

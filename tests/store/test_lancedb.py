@@ -9,8 +9,9 @@ from slow_store import SlowStore, agree
 from arrowembed.errors import InvalidArgumentError, MissingDependencyError, StoreFileError
 from arrowembed.store import open_store
 from arrowembed.store.filters import matches, parse
-from arrowembed.store.lancedb import store as module
+from arrowembed.store.lancedb import upkeep
 from arrowembed.store.lancedb.columns import MAX_COLUMNS, column
+from arrowembed.store.lancedb.results import records
 
 METRICS = ["cosine", "dot", "euclidean"]
 
@@ -280,7 +281,7 @@ def test_words_and_meaning(lance, model):
 
 
 def test_many_small_writes_leave_few_files(lance, monkeypatch):
-    monkeypatch.setattr(module, "_LOOK_EVERY", 8)
+    monkeypatch.setattr(upkeep, "_LOOK_EVERY", 8)
     store = lance()
     for number in range(40):
         store.add([f"{number}"], vectors=np.full((1, 8), number + 1.0), metadata=[{"n": number}])
@@ -303,7 +304,7 @@ def test_what_a_read_needs_may_be_removed_meanwhile(lance, rng):
         if snapshot is old:  # between the two parts of a read
             writer.delete([f"{i}" for i in range(30)])
             writer.compact()
-        return ids_of(module._records(snapshot.rows(None, ["id", "sequence"]), ()))
+        return ids_of(records(snapshot.rows(None, ["id", "sequence"]), ()))
 
     assert reader._read(read) == [f"{i}" for i in range(30, 50)]
     assert seen[0] is old

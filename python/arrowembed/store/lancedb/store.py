@@ -6,8 +6,6 @@ that dies leaves the one before. Writers take turns with a lock; readers need no
 
 from __future__ import annotations
 
-import json
-import math
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, get_args
@@ -28,15 +26,16 @@ from arrowembed.store.lancedb.exact import (
     nearest,
     probably_nearest,
     queries_of,
-    vectors_of,
 )
 from arrowembed.store.lancedb.indexes import look_up, text_index, vector_index
 from arrowembed.store.lancedb.library import check_process, indexing, load, reading, writing
+from arrowembed.store.lancedb.results import columns_of, hits, records
 from arrowembed.store.lancedb.snapshot import TABLE, Snapshot
 from arrowembed.store.lancedb.text_search import matching
+from arrowembed.store.lancedb.upkeep import compact, is_due, merge_small_files
 from arrowembed.store.lightweight.files import writing_to
 from arrowembed.store.lightweight.lock import write_lock
-from arrowembed.store.records import DEFAULT_FIELDS, Hit, Record, checked_texts
+from arrowembed.store.records import DEFAULT_FIELDS, checked_texts
 from arrowembed.texts import is_texts
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ if TYPE_CHECKING:
     from arrowembed.store.filters import Filter
     from arrowembed.store.lancedb.bounds import Query
     from arrowembed.store.lancedb.exact import Scored
-    from arrowembed.store.records import Field, Rows
+    from arrowembed.store.records import Field, Hit, Record, Rows
     from arrowembed.texts import Texts
 
 T = TypeVar("T")
@@ -59,14 +58,6 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 LOCK = "lock"
 LOCK_TIMEOUT = 30.0
-
-_GRACE = timedelta(minutes=10)
-"""Versions younger than that stay when files are merged on the way: somebody may be reading."""
-
-_AT_ONCE = timedelta(milliseconds=1)
-
-_LOOK_EVERY = 64
-"""After so many versions it is looked whether there are too many small files."""
 
 _ATTEMPTS = 3
 """At a read whose files somebody removes meanwhile, by compacting."""
@@ -96,6 +87,7 @@ class LanceStore(Store):
     ) -> None:
         super().__init__(path, description, model)
         self._lock_timeout = lock_timeout
+        self._files = path / f"{TABLE}.lance"
         self._database = _connected(path)
         with reading(path):
             self._table = self._database.open_table(TABLE)
@@ -209,7 +201,7 @@ class LanceStore(Store):
         k, condition, offset, fields = self._checked_search(k, filter, offset, include)
         texts: list[str] = checked_texts(queries, optional=False)  # type: ignore[arg-type]
         vectors = self._query_vectors(texts) if mode == "hybrid" else None
-        names = _columns_of(fields, "sequence")
+        names = columns_of(fields, "sequence")
 
         def found(snapshot: Snapshot) -> list[Scored]:
             wanted = Wanted(k + offset, snapshot.where(condition), names)
@@ -221,7 +213,7 @@ class LanceStore(Store):
                 for text, meaning in zip(texts, meanings, strict=True)
             ]
 
-        return [_hits(scored, offset, fields) for scored in self._read(found)]
+        return [hits(scored, offset, fields) for scored in self._read(found)]
 
     def _insert(self, rows: Rows, *, replace: bool) -> None:
         if not len(rows):
@@ -249,8 +241,7 @@ class LanceStore(Store):
                     merge.when_not_matched_insert_all().execute(table)
                 else:
                     self._table.add(table)
-            # Known without reading all of a column again.
-            self._snapshot().remember(norms=norms, next_sequence=first + len(rows))
+            self._remember(norms, first + len(rows))
 
     def _delete(self, ids: list[str] | None, condition: Filter | None) -> int:
         with self._changing() as snapshot:
@@ -261,7 +252,7 @@ class LanceStore(Store):
             with writing(self._path):
                 deleted = int(self._table.delete(where).num_deleted_rows)
             # Bounds of more than there is are bounds; a number is not given twice.
-            self._snapshot().remember(norms=snapshot.norms, next_sequence=snapshot.next_sequence)
+            self._remember(snapshot.norms, snapshot.next_sequence)
             return deleted
 
     def _get(
@@ -273,11 +264,11 @@ class LanceStore(Store):
         fields: tuple[Field, ...],
     ) -> list[Record]:
         end = None if limit is None else offset + limit
-        names = _columns_of(fields, "sequence")
+        names = columns_of(fields, "sequence")
 
         def by_ids(snapshot: Snapshot) -> list[Record]:
             table = snapshot.by_ids(ids or [], snapshot.where(condition), names)
-            found = {record.id: record for record in _records(table, fields)}
+            found = {record.id: record for record in records(table, fields)}
             return [found[name] for name in ids or [] if name in found][offset:end]
 
         def in_order(snapshot: Snapshot) -> list[Record]:
@@ -286,7 +277,7 @@ class LanceStore(Store):
             return [
                 record
                 for table in snapshot.pages(sequences, where, names)
-                for record in _records(table, fields)
+                for record in records(table, fields)
             ]
 
         return self._read(in_order if ids is None else by_ids)
@@ -297,8 +288,8 @@ class LanceStore(Store):
         snapshot = self._snapshot()
         where = snapshot.where(condition)
         sequences = snapshot.sequences(where)
-        for table in snapshot.pages(sequences, where, _columns_of(fields, "sequence"), batch_size):
-            yield _records(table, fields)
+        for table in snapshot.pages(sequences, where, columns_of(fields, "sequence"), batch_size):
+            yield records(table, fields)
 
     def _search(
         self,
@@ -320,7 +311,7 @@ class LanceStore(Store):
                 "exact, nprobes, refine_factor and ef"
             )
         lookup = look_up({"nprobes": nprobes, "refine_factor": refine_factor, "ef": ef}, k + offset)
-        names = _columns_of(fields, *NEEDED)
+        names = columns_of(fields, *NEEDED)
 
         def found(snapshot: Snapshot) -> list[Scored]:
             queries = queries_of(snapshot, vectors, self._description.metric)
@@ -330,7 +321,7 @@ class LanceStore(Store):
                 return nearest(snapshot, queries, wanted)
             return probably_nearest(snapshot, queries, wanted, lookup)
 
-        return [_hits(scored, offset, fields) for scored in self._read(found)]
+        return [hits(scored, offset, fields) for scored in self._read(found)]
 
     def _count(self, condition: Filter | None) -> int:
         return self._read(lambda snapshot: snapshot.count(snapshot.where(condition)))
@@ -338,14 +329,7 @@ class LanceStore(Store):
     def _compact(self) -> None:
         moment = now()
         with self._changing() as snapshot, writing(self._path):
-            if "id" not in snapshot.indexes and snapshot.count(None):
-                self._table.create_index("id", config=load().index.BTree())
-            self._table.optimize()
-            # What it replaces is removed only when it is on disk itself.
-            sync_since(self._path / f"{TABLE}.lance", moment)
-            # Nobody else is writing: what no version has is of writers that died. Those who read
-            # an older version find that it is gone and read the newest (`_read`).
-            self._table.optimize(cleanup_older_than=_AT_ONCE, delete_unverified=True)
+            compact(self._table, self._files, snapshot, moment)
 
     def _details(self) -> dict[str, Any]:
         return self._read(
@@ -395,20 +379,18 @@ class LanceStore(Store):
             before, moment = self._snapshot(), now()
             yield before
             after = self._snapshot()
-            if after is not before:
-                sync_since(self._path / f"{TABLE}.lance", moment)
-            if before.version // _LOOK_EVERY < after.version // _LOOK_EVERY:
-                self._merge_small_files(after)
+            if after is before:
+                return
+            sync_since(self._files, moment)
+            if is_due(before.version, after.version):
+                with writing(self._path):
+                    merged = merge_small_files(self._table, self._files, after, moment)
+                if merged:
+                    self._remember(after.norms, after.next_sequence)
 
-    def _merge_small_files(self, snapshot: Snapshot) -> None:
-        with writing(self._path):
-            fragments = self._table.stats()["fragment_stats"]["num_small_fragments"]
-            # More of a large table, whose rows would all be written again for few new ones.
-            if fragments > _LOOK_EVERY + math.isqrt(snapshot.count(None)):
-                self._table.optimize(cleanup_older_than=_GRACE)
-                self._snapshot().remember(
-                    norms=snapshot.norms, next_sequence=snapshot.next_sequence
-                )
+    def _remember(self, norms: Norms, next_sequence: int) -> None:
+        """Takes over what is known of all entries, which would be read again otherwise."""
+        self._snapshot().remember(norms=norms, next_sequence=next_sequence)
 
 
 def _connected(folder: Path) -> Any:
@@ -431,34 +413,3 @@ def _check_ours(folder: Path) -> None:
                 f"{str(folder)!r} is no store and not empty, it has {path.name!r}; "
                 "name a folder of its own for the store"
             )
-
-
-def _columns_of(fields: tuple[Field, ...], *others: str) -> list[str]:
-    return list(dict.fromkeys(["id", *others, *fields]))
-
-
-def _records(table: pa.Table, fields: tuple[Field, ...]) -> list[Record]:
-    """Entries in the order in which they were put in."""
-    return [Record(**entry) for entry in _entries(table.sort_by("sequence"), fields)]
-
-
-def _hits(scored: Scored, offset: int, fields: tuple[Field, ...]) -> list[Hit]:
-    table, scores = scored
-    found = _entries(table.slice(offset), fields)
-    return [
-        Hit(**entry, score=score)
-        for entry, score in zip(found, scores[offset:].tolist(), strict=True)
-    ]
-
-
-def _entries(table: pa.Table, fields: tuple[Field, ...]) -> Iterator[dict[str, Any]]:
-    """What was asked for, entry by entry."""
-    values: dict[str, Any] = {"id": table["id"].to_pylist()}
-    if "text" in fields:
-        values["text"] = table["text"].to_pylist()
-    if "metadata" in fields:
-        values["metadata"] = [json.loads(text) for text in table["metadata"].to_pylist()]
-    if "vector" in fields:
-        values["vector"] = vectors_of(table)
-    for entry in zip(*values.values(), strict=True):
-        yield dict(zip(values, entry, strict=True))
