@@ -89,8 +89,10 @@ bench-peers: $(MODEL)/model.arrow ## compare with other engines, each in its own
 bench-large: .venv/wheel.stamp ## a GGUF file of 4.4 GB: opening, memory, and speed beside llama.cpp
 	cd benches && ../$(PY) -m large $(if $(ROUNDS),--rounds $(ROUNDS))
 
+# Needs wrk (on Debian: apt-get install wrk), or CLIENTS=locust, which takes more of the machine.
 bench-load: .venv/dev.stamp $(MODEL)/model.arrow ## the service under load, beside one of FastAPI and fastembed
-	cd benches && ../$(PY) -m load $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS))
+	cd benches && ../$(PY) -m load $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(CLIENTS),--clients $(CLIENTS))
 
 dev: .venv/dev.stamp .venv/model.stamp ## install in place: Python changes are live at once
 	VIRTUAL_ENV="$(CURDIR)/.venv" $(PY) -m maturin develop --release --locked

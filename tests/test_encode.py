@@ -14,6 +14,7 @@ from arrowembed import Embedder, get_num_threads, progress, set_num_threads
 from arrowembed.errors import (
     ArrowEmbedError,
     InvalidArgumentError,
+    InvalidTextError,
     MissingDependencyError,
     TextTooLongError,
     TextTypeError,
@@ -80,6 +81,40 @@ def test_token_ids_stand_for_their_text(model):
     for bad in (-1, 2**32):
         with pytest.raises(InvalidArgumentError, match=str(bad)):
             model.decode([bad])
+
+
+def test_tokens_and_where_they_stand(model):
+    texts = ["The cat slééps", LONG, ""]
+    found = model.tokenize_with_offsets(texts)
+    for text, tokens in zip(texts, found, strict=True):
+        raw = text.encode()
+        inner = [token for token in tokens if not token.special]
+        assert [token.text.encode() for token in inner] == [raw[t.start : t.stop] for t in inner]
+        assert "".join(token.text for token in inner) == text.replace(" ", "")
+        assert [(t.text, t.start) for t in tokens if t.special] == [
+            ("[CLS]", None),
+            ("[SEP]", None),
+        ]
+        cut = model.tokenize(text)["input_ids"][0]
+        assert [token.id for token in tokens][: len(cut) - 1] == cut[:-1]
+    assert len(found[1]) > model.max_seq_length
+    (inner,) = model.tokenize_with_offsets("a cat", prompt="query: ", add_special_tokens=False)
+    assert "".join(token.text for token in inner) == "query:acat"
+    assert inner[-1].stop == len("query: a cat")
+    with pytest.raises(InvalidTextError):
+        model.tokenize_with_offsets(["a", "\ud800"])
+
+
+def test_token_vectors_and_what_they_took(model):
+    texts = ["the cat sleeps", LONG]
+    vectors, stats = model.encode_tokens(texts)
+    expected = model.encode(texts, output_value="token_embeddings")
+    for ours, theirs in zip(vectors, expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert (stats["texts"], stats["truncated"]) == (2, 1)
+    assert stats["tokens"] == sum(map(len, vectors))
+    with pytest.raises(TextTooLongError):
+        model.encode_tokens(texts, truncate=False)
 
 
 def test_long_texts_are_tokenized_whole_or_not_at_all(model):

@@ -1,8 +1,9 @@
-"""The service under load by locust, beside the bare engine and a service of FastAPI and fastembed.
+"""The service under load, beside the bare engine and a service of FastAPI and fastembed.
 
-    cd benches && python -m load [--rounds 3] [--seconds 8]
+    cd benches && python -m load [--rounds 3] [--seconds 8] [--clients wrk|locust]
 
-`make bench-load` calls it. Clients, service and engine share the machine. Linux only.
+`make bench-load` calls it. Clients, service and engine share the machine; what clients take of it
+is said beside the result. Linux only; wrk comes from the system's packages.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,11 +24,10 @@ from texts import text_set
 
 from arrowembed import Embedder
 from arrowembed_converter import sources
-from load.clients import Load, Measured, send
-from load.service import Service, own, running
+from load.clients import REQUIREMENTS, Load, Measured, generator
+from load.service import CORES, Service, own, running
 
 ROOT = Path(__file__).parents[2]
-REQUIREMENTS = Path(__file__).parent / "requirements"
 CLIENTS = (1, 8, 64, 256)
 TEXTS = 4096
 FULL = Load(clients=64, texts=8)
@@ -44,7 +45,7 @@ class Bench:
         self.rounds: int = options.rounds
         self.logs = self.home / "logs"
         self.logs.mkdir(parents=True, exist_ok=True)
-        self.locust = environments.python(self.home, "locust", REQUIREMENTS)
+        self.send = generator(options.clients, self.home)
         self.embedder = Embedder(self.model, cache_size=0)
         self.texts = text_set("short", TEXTS, self.embedder)
         self.bodies = {texts: self._bodies(texts) for texts in (1, FULL.texts, BATCH.texts)}
@@ -52,19 +53,20 @@ class Bench:
     def _bodies(self, texts: int) -> Path:
         file = self.home / f"load-{texts}.jsonl"
         parts = (self.texts[i : i + texts] for i in range(0, TEXTS, texts))
-        file.write_text("\n".join(json.dumps({"texts": part}) for part in parts))
+        file.write_text("".join(json.dumps({"texts": part}) + "\n" for part in parts))
         return file
 
     def load(self, service: Service, load: Load) -> Measured:
         """One measurement."""
-        bodies = self.bodies[load.texts]
-        return send(self.locust, service.url, load, bodies, self.seconds)
+        return self.send(service.url, load, self.bodies[load.texts], self.seconds)
 
     def engine_rate(self) -> float:
-        """Texts a second of the bare engine."""
-        started = time.perf_counter()
-        self.embedder.encode(self.texts)
-        return TEXTS / (time.perf_counter() - started)
+        """Texts a second of the bare engine, for as long as the service is asked."""
+        started, texts = time.perf_counter(), 0
+        while (seconds := time.perf_counter() - started) < self.seconds:
+            self.embedder.encode(self.texts)
+            texts += TEXTS
+        return texts / seconds
 
 
 def row(name: str, load: Load, measured: Measured) -> list[str]:
@@ -90,14 +92,42 @@ def many_loads(bench: Bench) -> list[list[str]]:
     return rows
 
 
-def against_engine(bench: Bench) -> tuple[float, float, Service]:
-    """Texts a second of the bare engine and of the service at full load, medians of rounds."""
+@dataclass(frozen=True)
+class Comparison:
+    """The bare engine and the service at full load, in rounds, each of both in turns."""
+
+    start_seconds: float
+    engine: list[float]
+    """Texts a second, as the next."""
+    served: list[float]
+    shares: dict[str, float]
+    """Parts of the processors' time while clients asked, by what took them."""
+
+    @property
+    def ratio(self) -> float:
+        """How much of the engine's rate the service has; the median of rounds."""
+        return statistics.median(s / e for s, e in zip(self.served, self.engine, strict=True))
+
+
+def against_engine(bench: Bench) -> Comparison:
+    """How much of the engine's rate the service has, and what takes the processors meanwhile."""
     engine, served = [], []
+    taken = {"clients": 0.0}
+    available = 0.0
     with own(bench.model, bench.logs / "load-own.log", "--cache-entries", "0") as service:
+        bench.load(service, FULL)
         for _ in range(bench.rounds):
             engine.append(bench.engine_rate())
-            served.append(FULL.texts * bench.load(service, FULL).requests_per_second)
-    return statistics.median(engine), statistics.median(served), service
+            before, started = service.cpu_seconds(), time.perf_counter()
+            measured = bench.load(service, FULL)
+            available += CORES * (time.perf_counter() - started)
+            taken["clients"] += measured.cpu_seconds
+            for name, seconds in service.cpu_seconds().items():
+                taken[name] = taken.get(name, 0.0) + seconds - before[name]
+            served.append(FULL.texts * measured.requests_per_second)
+    shares = {name: seconds / available for name, seconds in taken.items()}
+    shares["nobody or others"] = 1 - sum(shares.values())
+    return Comparison(service.start_seconds, engine, served, shares)
 
 
 def overhead(bench: Bench) -> tuple[float, float]:
@@ -152,12 +182,16 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=ROOT / ".peers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=8, help="for each load")
+    parser.add_argument("--clients", choices=("wrk", "locust"), default="wrk")
     bench = Bench(parser.parse_args())
 
-    engine, served, service = against_engine(bench)
-    print(f"ready {1e3 * service.start_seconds:.0f} ms after the start of the process")
+    compared = against_engine(bench)
+    engine, served = statistics.median(compared.engine), statistics.median(compared.served)
+    print(f"ready {1e3 * compared.start_seconds:.0f} ms after the start of the process")
     print(f"{FULL.clients} clients with {FULL.texts} texts a request, nothing from the cache:")
-    print(f"  {served:.0f} texts/s, {served / engine:.2f} of the bare engine's {engine:.0f}")
+    print(f"  {served:.0f} texts/s, {compared.ratio:.2f} of the bare engine's {engine:.0f}")
+    shares = (f"{name} {share:.3f}" for name, share in compared.shares.items())
+    print(f"  processors: {', '.join(shares)}")
     alone, requested = overhead(bench)
     print("one short text at a time, p50:")
     print(f"  {requested:.2f} ms, {requested - alone:.2f} more than the bare engine's {alone:.2f}")

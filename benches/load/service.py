@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 BENCHES = Path(__file__).parents[1]
+CORES = len(os.sched_getaffinity(0))
+TICKS = os.sysconf("SC_CLK_TCK")
 LIMIT = 60.0
 """Seconds that a start may take."""
 
@@ -34,11 +37,31 @@ class Service:
         pids = [self.process.pid, *children(self.process.pid)]
         return sum(proportional(pid) for pid in pids)
 
+    def cpu_seconds(self) -> dict[str, float]:
+        """Processor time that its process has taken, by what it was for."""
+        taken = {"computing": 0.0, "event loop": 0.0, "other threads": 0.0}
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            name, seconds = of_thread(task)
+            taken[name] += seconds
+        return taken
+
 
 def children(pid: int) -> list[int]:
     """Processes that a process has started."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def of_thread(task: Path) -> tuple[str, float]:
+    """What a thread is for, and the seconds that it has taken."""
+    _, name, numbers = re.split(r"[(](.*)[)]", (task / "stat").read_text(), maxsplit=1)
+    user, system = numbers.split()[11:13]
+    kind = "other threads"
+    if re.fullmatch(r"arrowembed-\d+", name):
+        kind = "computing"
+    elif task.name == task.parents[1].name:
+        kind = "event loop"
+    return kind, (int(user) + int(system)) / TICKS
 
 
 def proportional(pid: int) -> int:

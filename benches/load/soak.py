@@ -21,7 +21,7 @@ from load.service import Service, own
 ROOT = Path(__file__).parents[2]
 CLIENTS = 16
 WARM_UP = 120.0
-"""Seconds that are not looked at: caches fill, pools reach their sizes."""
+"""Seconds that are not looked at, at most a third of all: caches fill, pools reach their sizes."""
 
 
 def request(random: random.Random, texts: list[str]) -> tuple[str, Any]:
@@ -85,7 +85,8 @@ def main() -> None:
     with own(options.model, options.log) as service:
         soak = Soak(service, texts, 60 * options.minutes)
         asyncio.run(soak.run())
-    times, sizes = np.array([sample for sample in soak.samples if sample[0] >= WARM_UP]).T
+    warm = min(WARM_UP, soak.seconds / 3)
+    times, sizes = np.array([sample for sample in soak.samples if sample[0] >= warm]).T
     slope = np.polyfit(times, sizes, 1)[0]
     print(f"{sum(soak.statuses.values())} requests in {options.minutes:g} minutes:")
     print("  " + ", ".join(f"{name}: {n}" for name, n in sorted(soak.statuses.items())))

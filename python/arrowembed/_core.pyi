@@ -168,6 +168,10 @@ class Engine:
         self, texts: Sequence[str], *, prompt: str = "", truncate: bool = True
     ) -> list[tuple[list[int], list[int], int]]:
         """(input ids, token type ids, length in tokens before truncation) of each text."""
+    def tokenize_with_offsets(
+        self, texts: Sequence[str], *, prompt: str = "", add_special_tokens: bool = True
+    ) -> list[list[tuple[int, str, bool, int | None, int | None]]]:
+        """(id, text, whether the tokenizer adds it, start, stop) of each token of each text."""
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = False) -> str: ...
     def metadata(self) -> str:
         """The model's `metadata.json`."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, cast, overload
 
 from arrowembed import _core, models, notices
 from arrowembed.errors import InvalidArgumentError, TextTypeError
-from arrowembed.options import PRECISIONS, checked_batch_size, checked_dim
+from arrowembed.options import PRECISIONS, Token, checked_batch_size, checked_dim
 from arrowembed.progress import Progress, cancellable
 from arrowembed.settings import Settings
 from arrowembed.tensors import to_tensor
@@ -289,6 +289,20 @@ class Embedder:
             return to_tensor(result)
         return result if convert_to_numpy or single else list(result)
 
+    def encode_tokens(
+        self, sentences: Texts, prompt_name: str | None = None, *, truncate: bool = True
+    ) -> tuple[list[NDArray[np.float32]], _core.EncodeStats]:
+        """`encode` with `output_value="token_embeddings"`, and what it took.
+
+        Returns:
+            For each text an array of shape (tokens, dim), and the numbers of texts and tokens.
+        """
+        texts = [sentences] if isinstance(sentences, str) else as_texts(sentences)
+        prompt = self._prompt(prompt_name, None)
+        vectors, stats = self._engine.encode_tokens(texts, prompt=prompt, truncate=truncate)
+        self.warn_of_truncation(stats)
+        return vectors, stats
+
     def encode_query(self, sentences: Texts, **options: Unpack[EncodeOptions]) -> NDArray[Any]:
         """`encode` with the prompt named "query", if the model has one and none is given."""
         return self._encode_with_prompt(_QUERY_PROMPTS, sentences, options)
@@ -442,6 +456,31 @@ class Embedder:
             "attention_mask": [[1] * len(ids) for ids, _, _ in encodings],
             "token_type_ids": [type_ids for _, type_ids, _ in encodings],
         }
+
+    def tokenize_with_offsets(
+        self,
+        sentences: Texts,
+        *,
+        add_special_tokens: bool = True,
+        **options: Unpack[PromptOptions],
+    ) -> list[list[Token]]:
+        """All tokens of texts, also beyond `max_seq_length`, and where they stand there.
+
+        Args:
+            sentences: One text or several, as for `encode`.
+            add_special_tokens: Whether those that the model sees around a text are among them.
+            options: `prompt_name` and `prompt`, as for `encode`.
+
+        Returns:
+            For each text the list of its tokens.
+        """
+        texts = [sentences] if isinstance(sentences, str) else as_texts(sentences)
+        tokens = self._engine.tokenize_with_offsets(
+            texts,
+            prompt=self._prompt(options.get("prompt_name"), options.get("prompt")),
+            add_special_tokens=add_special_tokens,
+        )
+        return [[Token._make(each) for each in of_text] for of_text in tokens]
 
     def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """The text that token ids stand for, as near as the tokenizer can tell.

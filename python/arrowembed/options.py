@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, TypedDict, get_args
 
 from arrowembed.errors import InvalidArgumentError
 
@@ -57,6 +57,21 @@ class Features(TypedDict):
     input_ids: list[list[int]]
     attention_mask: list[list[int]]
     token_type_ids: list[list[int]]
+
+
+class Token(NamedTuple):
+    """A token of a text, and where it stands there."""
+
+    id: int
+    text: str
+    """The part of the text that it stands for; of a special one its name."""
+    special: bool
+    """Whether the tokenizer adds it, as [CLS]."""
+    start: int | None
+    """Where that part starts in the text in UTF-8, in bytes, a prompt counted in; None of a special
+    one."""
+    stop: int | None
+    """Where it ends."""
 
 
 class ModelInfo(TypedDict):

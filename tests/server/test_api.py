@@ -13,6 +13,7 @@ from running import running
 
 from arrowembed import Embedder
 from arrowembed.server.security.keys import new_key
+from arrowembed.store import open_store
 
 CONFIG = Path(__file__).with_name("openapi")
 EXAMPLES = os.environ.get("ARROWEMBED_TEST_EXAMPLES", "3")
@@ -25,6 +26,8 @@ def tiny(bert_mean_folder):
 
 
 def test_the_service_does_what_its_document_says(bert_mean_folder, tiny, tmp_path):
+    with open_store(tmp_path / "store", model=tiny) as store:
+        store.add(["a", "b"], ["A first text.", "A second one."], metadata=[{"year": 2024}, {}])
     key, kept = new_key("schemathesis", ["embed", "search", "admin"])
     prompts = {"query": "query: ", "passage": "passage: "}
     source = str(bert_mean_folder)
@@ -41,8 +44,13 @@ def test_the_service_does_what_its_document_says(bert_mean_folder, tiny, tmp_pat
     ]
     vocabulary = str(tiny.info()["vocab_size"])
     hooks = str(CONFIG / "hooks.py")
-    environment = {"API_KEY": key, "VOCABULARY": vocabulary, "SCHEMATHESIS_HOOKS": hooks}
-    with running(models=models, api_keys=kept.entry()) as service:
+    environment = {
+        "API_KEY": key,
+        "VOCABULARY": vocabulary,
+        "DIMENSION": str(tiny.dimension),
+        "SCHEMATHESIS_HOOKS": hooks,
+    }
+    with running(models=models, api_keys=kept.entry(), stores=[str(tmp_path / "store")]) as service:
         operations = sum(map(len, service.app.openapi()["paths"].values()))
         ran = subprocess.run(
             [*command, f"{service.url}/openapi.json"],

@@ -21,7 +21,7 @@ from arrowembed.server import ServerSettings, read_settings
 from arrowembed.server.errors import TABLE
 from arrowembed.server.grpc import api
 from arrowembed.server.guards import make_access
-from arrowembed.server.settings import variable_of
+from arrowembed.server.settings import flag_of, variable_of
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -99,8 +99,8 @@ def test_variables_and_options_are_settings(path):
     variables = {variable_of(name) for name in ServerSettings.model_fields} | OTHER_VARIABLES
     assert set(re.findall(r"\bARROWEMBED_[A-Z_]+\b", text)) <= variables
     commands = " ".join(re.findall(r"arrowembed serve((?:.*\\\n)*.*)", text))
-    options = {name.replace("_", "-") for name in ServerSettings.model_fields} | {"help"}
-    assert set(re.findall(r"--([a-z][a-z-]+)", commands)) <= options
+    options = {flag_of(name) for name in ServerSettings.model_fields} | {"--help"}
+    assert set(re.findall(r"--[a-z][a-z-]+", commands)) <= options
 
 
 def test_the_image_serves_its_model_to_others(settings_of):

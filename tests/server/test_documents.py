@@ -53,11 +53,14 @@ def test_statuses_of_grpc_are_known():
     assert {kind.grpc for kind in TABLE.values()} == grpc
 
 
-def test_the_example_of_settings_is_one(tmp_path):
-    (text,) = examples("toml")
+def test_the_examples_of_settings_are_some(tmp_path):
+    models, stores = examples("toml")
     file = tmp_path / "settings.toml"
-    file.write_text(text)
-    first, second = read_settings(config=file).models
+    file.write_text(f"{models}\n{stores}")
+    settings = read_settings(config=file)
+    (store,) = settings.stores
+    assert store.model == "search"
+    first, second = settings.models
     assert first.aliases == ["small", "text-embedding-3-small"]
     assert [variant.weight for variant in second.variants] == [9, 1]
 

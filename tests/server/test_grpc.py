@@ -303,6 +303,8 @@ REFERENCE = (ROOT / "docs/api/grpc-api.md").read_text("utf-8")
 HTTP_ONLY = {
     *("method_not_allowed", "not_found", "unsupported_media_type", "payload_too_large"),
     *("conflict", "loading", "missing_dependency"),
+    # Nothing is written to a store here, and no result is shared.
+    *("duplicate_id", "store_locked", "handle_gone", "invalid_handle", "shared_memory"),
 }
 
 

@@ -31,6 +31,7 @@ EXPECTED = {
     "embedding_request": "counter",
     "embedding_request_duration_seconds": "histogram",
     "embedding_requests_in_progress": "gauge",
+    "embedding_search_seconds": "histogram",
     "embedding_texts": "counter",
     "embedding_tokens": "counter",
     "embedding_truncated": "counter",

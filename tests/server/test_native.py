@@ -213,6 +213,7 @@ def test_facts_of_the_service(service, tiny):
                 "max_seq_length": tiny.max_seq_length,
             }
         ],
+        "stores": [],
     }
     assert (second["name"], second["default"]) == ("prompted", False)
 

@@ -23,8 +23,12 @@ def test_the_page_needs_nothing_from_elsewhere(service, page):
         answer = service.client.get(f"/{path}")
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith(kinds.get(path[-3:].strip("."), "text/"))
-    for path in ("page/page.js", "page/page.css"):
-        assert not re.search(r"https?:|//[a-z]", service.client.get(f"/{path}").text)
+    modules = set(re.findall(r'from "./(\w+.js)"', service.client.get("/page/page.js").text))
+    assert modules == {"search.js", "service.js"}
+    for file in ("page.js", "page.css", *modules):
+        answer = service.client.get(f"/page/{file}")
+        assert answer.status_code == 200
+        assert not re.search(r"https?:|//[a-z]", answer.text)
 
 
 def test_nothing_that_is_written_into_it_is_run(service, page):

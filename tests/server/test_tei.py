@@ -1,7 +1,11 @@
 """The dialect of text-embeddings-inference, with Hugging Face's own client."""
 
+import threading
+
+import httpx
 import numpy as np
 import pytest
+from exposition import scrape
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 from running import running
@@ -108,9 +112,86 @@ def test_tokens(ask, tiny):
     assert (first["text"], first["special"]) == ("[CLS]", True)
     assert (last["text"], last["special"]) == ("[SEP]", True)
     assert not any(token["special"] for token in inner)
-    assert "".join(t["text"].removeprefix("##") for t in inner) == TEXTS[0].replace(" ", "")
-    assert {token["start"] for token in inner} == {None}
+    assert (first["start"], last["stop"]) == (None, None)
+    assert "".join(token["text"] for token in inner) == TEXTS[0].replace(" ", "")
+    assert all(token["text"] == TEXTS[0][token["start"] : token["stop"]] for token in inner)
     assert ask("/tokenize", {"inputs": TEXTS[0], "add_special_tokens": False}) == [inner]
+
+
+def test_tokens_of_a_text_beyond_the_limit(ask, tiny):
+    text = "a wörd " * 500
+    (tokens,) = ask("/tokenize", {"inputs": text})
+    assert len(tokens) > tiny.max_seq_length
+    raw = text.encode()
+    inner = [token for token in tokens if not token["special"]]
+    # In bytes, as there.
+    assert all(raw[t["start"] : t["stop"]].decode() == t["text"] for t in inner)
+    assert "".join(token["text"] for token in inner) == text.replace(" ", "")
+    cut = tiny.tokenize(text)["input_ids"][0]
+    assert [token["id"] for token in tokens][: len(cut) - 1] == cut[:-1]
+
+
+def test_tokens_with_a_prompt(prompted_folder):
+    with running(models=[str(prompted_folder)]) as service:
+        answer = service.post("/tokenize", {"inputs": TEXTS[0], "prompt_name": "query"})
+    inner = [token for token in answer.json()[0] if not token["special"]]
+    whole = f"query: {TEXTS[0]}"
+    assert "".join(token["text"] for token in inner) == whole.replace(" ", "")
+    assert inner[-1]["stop"] == len(whole)
+
+
+def test_vectors_of_all_tokens(ask, tiny):
+    texts = [TEXTS[0], "rain", ""]
+    answer = ask("/embed_all", {"inputs": texts})
+    expected = tiny.encode(texts, output_value="token_embeddings")
+    assert len(answer) == len(texts)
+    for vectors, matrix in zip(answer, expected, strict=True):
+        np.testing.assert_array_equal(np.array(vectors, np.float32), matrix)
+    (one,) = ask("/embed_all", {"inputs": "rain"})
+    np.testing.assert_array_equal(np.array(one, np.float32), expected[1])
+    ids = tiny.tokenize(texts[:2])["input_ids"]
+    decoded = ask("/embed_all", {"inputs": ids})
+    np.testing.assert_array_equal(np.array(decoded[0], np.float32), expected[0])
+
+
+def test_vectors_of_tokens_of_a_text_that_is_cut(ask, service, tiny):
+    long = "a word " * 500
+    (vectors,) = ask("/embed_all", {"inputs": long, "truncate": True})
+    assert len(vectors) == tiny.max_seq_length
+    seen = scrape(service.client)
+    assert seen.total("embedding_request_total", route="/embed_all", status="200") > 0
+    assert seen.total("embedding_truncated_total") > 0
+
+
+def test_too_many_wait_for_the_vectors_of_tokens(bert_mean_folder, monkeypatch):
+    monkeypatch.setattr("arrowembed.server.served._MOST_WAITING", 0)
+    begun, release = threading.Event(), threading.Event()
+
+    def encode_tokens(self, texts, **options):
+        begun.set()
+        assert release.wait(60)
+        return original(self, texts, **options)
+
+    original = Embedder.encode_tokens
+    monkeypatch.setattr(Embedder, "encode_tokens", encode_tokens)
+    with running(models=[str(bert_mean_folder)]) as service:
+        statuses = []
+
+        def ask():
+            answer = httpx.post(f"{service.url}/embed_all", json={"inputs": "a"}, timeout=60)
+            statuses.append(answer.status_code)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        try:
+            assert begun.wait(60)
+            answer = service.post("/embed_all", {"inputs": "a"})
+            assert (answer.status_code, answer.json()["error_type"]) == (429, "overloaded")
+            assert service.post("/embed", {"inputs": "a"}).status_code == 200
+        finally:
+            release.set()
+            asking.join()
+        assert statuses == [200]
 
 
 def test_tokens_are_put_together(ask, tiny):
@@ -132,7 +213,9 @@ BAD = [
     ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}, "inputs[sentences]: "),
     ("/similarity", {"inputs": ["a"]}, "inputs: should be"),
     ("/tokenize", {"inputs": [[1]]}, "inputs[0]: should be a valid string"),
-    ("/tokenize", {"inputs": "a word " * 500}, "text 0 has "),
+    ("/embed_all", {"inputs": []}, "inputs: "),
+    ("/embed_all", {"inputs": "a word " * 500}, "text 0 has "),
+    ("/embed_all", {"inputs": ["a"] * 101}, "101 texts; send at most 100"),
     ("/tokenize", {"inputs": ["a"] * 101}, "101 texts; send at most 100"),
     ("/decode", {"ids": []}, "ids: "),
     ("/decode", {"ids": [[1], [-1]]}, "ids[1][0]: should be greater than or equal to 0"),
@@ -152,7 +235,7 @@ def test_bad_requests(service, path, fields, message):
 
 
 def test_prompts_that_the_model_has_not(service):
-    for path in ("/", "/embed", "/tokenize"):
+    for path in ("/", "/embed", "/embed_all", "/tokenize"):
         answer = service.post(path, {"inputs": "a", "prompt_name": "no"})
         assert answer.status_code == 404
         assert answer.json()["error"].startswith("prompt_name: tiny has no such prompt")
@@ -174,9 +257,10 @@ def test_all_that_takes_texts_counts_against_the_rate_limit(bert_mean_folder):
         ("/", {"inputs": [[5]]}),
         ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b"]}}),
         ("/tokenize", {"inputs": "a"}),
+        ("/embed_all", {"inputs": "a"}),
         ("/decode", {"ids": [5]}),
     ]
-    with running(models=[str(bert_mean_folder)], rate_limit=1, rate_limit_burst=6) as service:
+    with running(models=[str(bert_mean_folder)], rate_limit=1, rate_limit_burst=7) as service:
         for path, fields in requests:
             assert service.post(path, fields).status_code == 200
         for path, fields in requests:

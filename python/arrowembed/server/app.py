@@ -19,11 +19,22 @@ from arrowembed.server.observe.metrics import Metrics
 from arrowembed.server.observe.middleware import Observe
 from arrowembed.server.observe.tracing import UNTRACED, Tracing
 from arrowembed.server.requests import BodyLimit, CatchAll, RequestId
-from arrowembed.server.routes import admin, health, monitoring, native, ollama, openai, page, tei
+from arrowembed.server.routes import (
+    admin,
+    health,
+    monitoring,
+    native,
+    ollama,
+    openai,
+    page,
+    search,
+    tei,
+)
 from arrowembed.server.security.dependency import document_api_keys
 from arrowembed.server.security.middleware import Authenticate, SecurityHeaders
 from arrowembed.server.served import ServedModels
 from arrowembed.server.settings import ServerSettings, read_settings
+from arrowembed.server.stores import ServedStores
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +74,8 @@ def create_app(
 
     Raises:
         InvalidArgumentError: A setting is wrong.
+        StoreNotFoundError: There is no store where one is to be.
+        StoreFileError: A store's files are damaged.
         MissingDependencyError: A setting needs a package that is not installed.
     """
     settings = settings or read_settings()
@@ -83,6 +96,7 @@ def create_app(
     app.state.settings = settings
     app.state.access = access
     app.state.models = ServedModels(settings, metrics)
+    app.state.stores = ServedStores(settings)
     app.state.metrics = metrics
     app.state.tracing = tracing
     app.state.rate_limiter = make_rate_limiter(settings, metrics)
@@ -90,7 +104,7 @@ def create_app(
     app.state.created = int(time.time())
     app.state.draining = False
     app.state.grpc = _make_grpc(app.state, settings.grpc_port)
-    for routes in (native, openai, tei, ollama, health, admin, monitoring, page):
+    for routes in (native, search, openai, tei, ollama, health, admin, monitoring, page):
         app.include_router(routes.router)
     app.mount("/page", page.FILES)
     document_api_keys(app)

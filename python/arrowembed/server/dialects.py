@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Dialect: TypeAlias = Literal["native", "tei", "openai", "ollama"]
 
-_BY_PATH: Final[Mapping[str, Dialect]] = {"/": "tei", "/decode": "tei"}
+_BY_PATH: Final[Mapping[str, Dialect]] = {"/": "tei", "/decode": "tei", "/embed_all": "tei"}
 _BY_BEGINNING: Final[Mapping[str, Dialect]] = {"/v1/": "openai", "/api/": "ollama"}
 """What the beginning of a path says."""
 

@@ -51,9 +51,12 @@ TABLE: dict[str, Kind] = {
     "not_found": Kind(404, "NOT_FOUND"),
     "unknown_model": Kind(404, "NOT_FOUND"),
     "unknown_prompt": Kind(404, "NOT_FOUND"),
+    "unknown_store": Kind(404, "NOT_FOUND"),
+    "handle_gone": Kind(404, "NOT_FOUND"),
     "method_not_allowed": Kind(405, "UNIMPLEMENTED"),
     "slow_request": Kind(408, "DEADLINE_EXCEEDED"),
     "conflict": Kind(409, "FAILED_PRECONDITION"),
+    "duplicate_id": Kind(409, "FAILED_PRECONDITION"),
     "payload_too_large": Kind(413, "INVALID_ARGUMENT"),
     "unsupported_media_type": Kind(415, "INVALID_ARGUMENT"),
     "invalid_request": Kind(422, "INVALID_ARGUMENT"),
@@ -63,12 +66,13 @@ TABLE: dict[str, Kind] = {
     "invalid_text": Kind(422, "INVALID_ARGUMENT"),
     "text_type": Kind(422, "INVALID_ARGUMENT"),
     "invalid_argument": Kind(422, "INVALID_ARGUMENT"),
+    "invalid_handle": Kind(422, "INVALID_ARGUMENT"),
     # It comes at a bad time.
     "rate_limited": Kind(429, "RESOURCE_EXHAUSTED", retry_after=1),
     "queue_full": Kind(
         429,
         "RESOURCE_EXHAUSTED",
-        "too many texts are waiting to be embedded; try again later",
+        "too much is waiting to be computed; try again later",
         retry_after=1,
     ),
     "client_closed_request": Kind(499, "CANCELLED"),
@@ -79,6 +83,10 @@ TABLE: dict[str, Kind] = {
     "model_unavailable": Kind(503, "UNAVAILABLE", retry_after=10),
     "out_of_memory": Kind(503, "RESOURCE_EXHAUSTED", _FULL, retry_after=10),
     "memory_budget": Kind(503, "RESOURCE_EXHAUSTED", _FULL, retry_after=10),
+    "shared_memory": Kind(503, "RESOURCE_EXHAUSTED", _FULL, retry_after=10),
+    "store_locked": Kind(
+        503, "UNAVAILABLE", "another process writes to the store; try again later", retry_after=1
+    ),
     "timeout": Kind(504, "DEADLINE_EXCEEDED"),
     # The server is wrong.
     "model_not_found": Kind(500, "INTERNAL", _BROKEN),
@@ -88,6 +96,9 @@ TABLE: dict[str, Kind] = {
     "tokenizer": Kind(500, "INTERNAL", _BROKEN),
     "non_finite": Kind(500, "INTERNAL", _BROKEN),
     "device": Kind(500, "INTERNAL", _BROKEN),
+    "store_not_found": Kind(500, "INTERNAL", _BROKEN),
+    "invalid_store": Kind(500, "INTERNAL", _BROKEN),
+    "store_mismatch": Kind(500, "INTERNAL", _BROKEN),
     "internal": Kind(500, "INTERNAL", _BROKEN),
     "error": Kind(500, "INTERNAL", _BROKEN),
     "missing_dependency": Kind(501, "UNIMPLEMENTED"),

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from arrowembed import set_num_threads
-from arrowembed.errors import InvalidArgumentError
+from arrowembed.errors import InvalidArgumentError, StoreMismatchError
 from arrowembed.server.errors import ServiceError
 from arrowembed.server.observe.sampling import sample_regularly
 from arrowembed.server.watch import watch
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from arrowembed.server.grpc import GrpcServer
     from arrowembed.server.served import ServedModels
     from arrowembed.server.settings import ServerSettings
+    from arrowembed.server.stores import ServedStores
 
 logger = logging.getLogger("arrowembed.server")
 
@@ -34,13 +35,14 @@ async def lifespan(
     """Loads the models while it answers already, and lets them finish what they were asked."""
     settings: ServerSettings = app.state.settings
     models: ServedModels = app.state.models
+    stores: ServedStores = app.state.stores
     grpc: GrpcServer | None = app.state.grpc
     if settings.num_threads is not None:
         set_num_threads(settings.num_threads)
     if grpc is not None:
         await _start(grpc, on_failed_start)
     tasks = [
-        asyncio.create_task(_load(models, grpc, on_failed_start)),
+        asyncio.create_task(_load(models, stores, grpc, on_failed_start)),
         asyncio.create_task(sample_regularly(models, app.state.metrics)),
     ]
     if settings.watch_seconds is not None:
@@ -52,7 +54,7 @@ async def lifespan(
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    await models.close()
+    await asyncio.gather(models.close(), stores.close())
     if app.state.rate_limiter is not None:
         await app.state.rate_limiter.close()
     if app.state.tracing is not None:
@@ -70,13 +72,18 @@ async def _start(grpc: GrpcServer, on_failed_start: Callable[[Exception], object
 
 async def _load(
     models: ServedModels,
+    stores: ServedStores,
     grpc: GrpcServer | None,
     on_failed_start: Callable[[Exception], object] | None,
 ) -> None:
     try:
         await models.load_eager()
-    except ServiceError as error:
-        if on_failed_start is not None:
+        stores.check(models)
+    except (ServiceError, StoreMismatchError) as error:
+        models.ready = False
+        if on_failed_start is None:
+            logger.warning("the service will not be ready: %s", error)
+        else:
             on_failed_start(error)
     else:
         if grpc is not None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Self, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 from arrowembed.models import short_name
 from arrowembed.options import Compute
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
@@ -94,19 +97,28 @@ class ModelSettings(EngineOptions):
         return self
 
 
-def written(value: Any) -> Any:
+def parted(model: str) -> dict[str, str]:
+    """A model that is written as NAME, SOURCE or NAME=SOURCE."""
+    name, separator, source = model.partition("=")
+    if not separator or Path(model).exists():
+        return {"source": model}
+    return {"name": name, "source": source}
+
+
+def written(value: Any, parted: Callable[[str], dict[str, str]] = parted) -> Any:
     """Models as they are written in a variable or on the command line, for pydantic to check.
 
     Args:
-        value: JSON text, a text with commas, or a list in which some are NAME, SOURCE or
-            NAME=SOURCE; all else is left as it is.
+        value: JSON text, a text with commas, or a list in which some are texts; all else is left as
+            it is.
+        parted: What makes fields of a text.
     """
     if isinstance(value, str):
         if value.lstrip().startswith("["):
             return json.loads(value)
         value = [part.strip() for part in value.split(",") if part.strip()]
     if isinstance(value, (list, tuple)):
-        return [_parted(model) if isinstance(model, str) else model for model in value]
+        return [parted(each) if isinstance(each, str) else each for each in value]
     return value
 
 
@@ -124,10 +136,3 @@ def model_of_environment() -> ModelSettings:
     """The model that is served when none is named: `ARROWEMBED_MODEL`, or the default one."""
     source = os.environ.get("ARROWEMBED_MODEL") or DEFAULT_MODEL
     return ModelSettings(name=name_of(source), source=source)
-
-
-def _parted(model: str) -> dict[str, str]:
-    name, separator, source = model.partition("=")
-    if not separator or Path(model).exists():
-        return {"source": model}
-    return {"name": name, "source": source}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from arrowembed.server.served import ServedModels
     from arrowembed.server.settings import ServerSettings
+    from arrowembed.server.stores import ServedStores
 
 
 def run(settings: ServerSettings) -> None:
@@ -119,13 +120,17 @@ def _hold_grpc_port(settings: ServerSettings) -> tuple[ServerSettings, AbstractC
 
 async def _open_once(settings: ServerSettings) -> None:
     """So that what is wrong is said once, and no worker fetches or packs what another does, too."""
-    models: ServedModels = create_app(settings).state.models
+    state = create_app(settings).state
+    models: ServedModels = state.models
+    stores: ServedStores = state.stores
     try:
         await models.load_eager()
+        stores.check(models)
     except ServiceError as error:
         raise error.__cause__ or error from None
     finally:
         await models.close()
+        await stores.close()
 
 
 class _Workers(Multiprocess):

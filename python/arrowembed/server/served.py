@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,23 @@ from arrowembed.server.errors import ServiceError
 from arrowembed.server.model_settings import VariantSettings
 from arrowembed.server.observe.record import current
 from arrowembed.server.variant import MAIN, Variant, check_options
+from arrowembed.server.workers import Workers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from arrowembed._core import EncodeStats
     from arrowembed.scheduler import Encoded
     from arrowembed.server.model_settings import ModelSettings
     from arrowembed.server.observe.metrics import Metrics
     from arrowembed.server.settings import ServerSettings
     from arrowembed.server.variant import ServedModel
+
+_MOST_WAITING = 64
+"""Requests for the vectors of tokens that may wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,7 @@ class ServedModels:
             self._add(model)
         self._default = self._by_name[settings.default_model or settings.models[0].name]
         self._closed = False
+        self._aside = Workers("arrowembed-tokens", 1, _MOST_WAITING)
         self.ready = False
         """Whether all that is to be loaded at the start is."""
 
@@ -145,6 +155,42 @@ class ServedModels:
                 record.add(encoded)
                 return served, encoded
 
+    async def encode_tokens(
+        self, name: str | None, texts: Sequence[str], **options: Any
+    ) -> tuple[ServedModel, list[NDArray[np.float32]]]:
+        """The vectors of all tokens of texts, which the cache does not keep.
+
+        Requests take turns, because one of them may hold a lot of memory; each is computed by all
+        threads.
+
+        Args:
+            name: As for `get`.
+            texts: The texts.
+            options: `prompt_name` and `truncate`, as for `Embedder.encode`.
+
+        Returns:
+            The model, and for each text an array of shape (tokens, dim).
+
+        Raises:
+            ServiceError: As `get`, or too many requests wait (`queue_full`).
+            ArrowEmbedError: As `Embedder.encode`.
+        """
+        variant = self.find(name).choose()
+        record = current()
+        record.model = variant.label
+        served = await variant.get()
+        check_options(served, options)
+        asked = time.perf_counter()
+
+        def work() -> tuple[list[NDArray[np.float32]], EncodeStats, float, float]:
+            started = time.perf_counter()
+            vectors, stats = served.embedder.encode_tokens(texts, **options)
+            return vectors, stats, started - asked, time.perf_counter() - started
+
+        vectors, stats, queued, computed = await self._aside.run(work)
+        record.count(len(texts), stats["tokens"], stats["truncated"], queued, computed)
+        return served, vectors
+
     async def load_eager(self) -> None:
         """Loads all models that are not to wait for the first request.
 
@@ -186,7 +232,9 @@ class ServedModels:
     async def close(self) -> None:
         """Takes nothing more, and waits for what was taken."""
         self._closed = True
-        await asyncio.gather(*(v.close() for model in self for v in model.variants))
+        await asyncio.gather(
+            self._aside.close(), *(v.close() for model in self for v in model.variants)
+        )
 
     def _add(self, model: ModelSettings) -> None:
         defaults = self._settings.opening()

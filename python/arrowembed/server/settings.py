@@ -31,6 +31,7 @@ from arrowembed.server.model_settings import (
 )
 from arrowembed.server.observe.settings import ObserveSettings
 from arrowembed.server.security.settings import RateLimitSettings, SecuritySettings
+from arrowembed.server.store_settings import StoreSettings, parted
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -70,6 +71,8 @@ class LimitSettings(BaseModel):
     max_queued_tokens: int = Field(
         1_000_000, ge=1, description="Most tokens that wait, for each model."
     )
+    max_hits: int = Field(1000, ge=1, le=10_000, description="Most hits of a search.")
+    max_queued_searches: int = Field(256, ge=0, description="Most searches that wait.")
 
 
 class LifeSettings(BaseModel):
@@ -97,11 +100,20 @@ class ServedSettings(BaseModel):
     default_model: str | None = Field(
         None, description="Name of the model that answers where none is asked for; else the first."
     )
+    stores: Annotated[list[StoreSettings], NoDecode] = Field(
+        default_factory=list,
+        description="Store to search, as PATH or NAME=PATH; may be given several times.",
+    )
 
     @field_validator("models", mode="before")
     @classmethod
     def _read(cls, value: Any) -> Any:
         return written(value)
+
+    @field_validator("stores", mode="before")
+    @classmethod
+    def _read_stores(cls, value: Any) -> Any:
+        return written(value, parted)
 
     @model_validator(mode="after")
     def _check_names(self) -> Self:
@@ -114,6 +126,20 @@ class ServedSettings(BaseModel):
             raise ValueError(f"default_model: {self.default_model!r} is none of {', '.join(names)}")
         return self
 
+    @model_validator(mode="after")
+    def _check_stores(self) -> Self:
+        names = [store.name for store in self.stores]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"stores: {min(twice)!r} is the name of more than one")
+        known = {name for model in self.models for name in (model.name, *model.aliases)}
+        for store in self.stores:
+            if store.model is not None and store.model.partition("@")[0] not in known:
+                raise ValueError(f"stores: the model of {store.name!r}, {store.model!r}, is none")
+        return self
+
+
+_ONE_AT_A_TIME = {"stores": "store"}
+"""Settings that the command line is given one value of at a time."""
 
 SECTIONS: tuple[type[BaseModel], ...] = (
     ServedSettings,
@@ -186,7 +212,7 @@ def read_settings(**given: Any) -> ServerSettings:
 
 def flag_of(name: str) -> str:
     """A setting's option on the command line."""
-    return "--" + name.replace("_", "-")
+    return "--" + _ONE_AT_A_TIME.get(name, name).replace("_", "-")
 
 
 def variable_of(name: str) -> str:

@@ -20,7 +20,7 @@ use crate::pipeline::{finite, monitor_of};
 use crate::pool::Normalize;
 use crate::resident::{available_memory, warn_if_short_of_memory};
 use crate::threads::{self, Monitor};
-use crate::tokenize::{Tokenizer, Tokens};
+use crate::tokenize::{Token, Tokenizer, Tokens};
 use crate::weights::guard;
 
 /// Texts that go through all steps together. Bounds what a call of millions of texts holds in memory
@@ -249,6 +249,30 @@ impl Engine {
     ) -> Result<Vec<Tokens>> {
         let positions: Vec<usize> = (0..texts.len()).collect();
         self.tokens(texts, &positions, &self.request(options)?, monitor)
+    }
+
+    /// All tokens of texts, not cut to the model's limit, and where they stand there. Each text has `prompt` before it,
+    /// which may be empty; the tokens that models see around a text are among them if `add_special_tokens` says so.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/hf/bert");
+    /// # let engine = arrowembed::Engine::builder().cache_dir(folder.path()).open(model)?;
+    /// let tokens = &engine.tokenize_with_offsets(&["the mat"], "", false, None)?[0];
+    /// assert_eq!((tokens[0].text.as_str(), tokens[0].span.clone()), ("the", Some(0..3)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Tokenizer`], and [`Error::Interrupted`] if the monitor says so.
+    pub fn tokenize_with_offsets<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        prompt: &str,
+        add_special_tokens: bool,
+        monitor: Option<Monitor<'_>>,
+    ) -> Result<Vec<Vec<Token>>> {
+        self.spans(texts, prompt, add_special_tokens, monitor)
     }
 
     /// The text that token ids stand for.

@@ -98,7 +98,7 @@ pub use precision::{Precision, Quantized, Ranges, quantize};
 pub use registry::{EmbeddingEngine, EngineConfig, EngineConfigBuilder, RegisteredModel, WhenFull};
 pub use scheduler::{QueueInfo, QueueLimits, Scheduled, Scheduler, Submitted, Ticket};
 pub use threads::{Monitor, num_threads, set_num_threads};
-pub use tokenize::Tokens;
+pub use tokenize::{Token, Tokens};
 pub use weights::arrow::ArrowFile;
 pub use weights::{DType, InFile, Layout, StoredRows, Tensor, TensorSource};
 

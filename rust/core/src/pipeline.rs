@@ -11,7 +11,7 @@ use crate::options::EncodeOptions;
 use crate::plan::{MicroBatch, budget, plan};
 use crate::repeated::Repeated;
 use crate::threads::{self, Monitor};
-use crate::tokenize::Tokens;
+use crate::tokenize::{Token, Tokens};
 
 /// Bytes of texts that are tokenized within a few tens of milliseconds, on the calling thread without asking
 /// anybody.
@@ -203,6 +203,27 @@ impl Engine {
         threads::for_each(jobs, monitor, bytes < BRIEF, |(positions, tokens)| {
             for (&position, tokens) in positions.iter().zip(tokens) {
                 *tokens = self.tokens_of(texts[position].as_ref(), request, position)?;
+            }
+            Ok(0)
+        })?;
+        Ok(tokens)
+    }
+
+    /// All tokens of texts and where they stand there, in parallel.
+    pub(crate) fn spans<S: AsRef<str> + Sync>(
+        &self,
+        texts: &[S],
+        prompt: &str,
+        add_special_tokens: bool,
+        monitor: Option<Monitor<'_>>,
+    ) -> Result<Vec<Vec<Token>>> {
+        let mut tokens: Vec<Vec<Token>> = vec![Vec::new(); texts.len()];
+        let jobs = texts.chunks(TEXTS_PER_JOB).zip(tokens.chunks_mut(TEXTS_PER_JOB));
+        let bytes: usize = texts.iter().map(|text| text.as_ref().len()).sum();
+        threads::for_each(jobs.enumerate(), monitor, bytes < BRIEF, |(job, (texts, tokens))| {
+            for (i, (text, tokens)) in texts.iter().zip(tokens).enumerate() {
+                let index = job * TEXTS_PER_JOB + i;
+                *tokens = self.tokenizer.spans(prompt, text.as_ref(), add_special_tokens, index)?;
             }
             Ok(0)
         })?;

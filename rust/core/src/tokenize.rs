@@ -5,6 +5,8 @@
 //! switched off, texts are cut to the limit of the model as Hugging Face does, and the length before
 //! the cut is kept, so that nothing is cut in silence.
 
+mod spans;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -12,6 +14,8 @@ use tokenizers::{Encoding, TruncationDirection};
 
 use crate::error::{Error, Result};
 use crate::open::TokenizerSource;
+
+pub use spans::Token;
 
 /// A text as the model reads it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -125,7 +129,7 @@ impl Tokenizer {
     }
 
     fn encoding(&self, text: &str) -> Result<Encoding, String> {
-        // Without offsets into the text, which cost time and which nothing here needs.
+        // Without offsets into the text, which cost time.
         if self.lower_case {
             let text = text.to_lowercase();
             guarded(|| self.inner.encode_fast(text.as_str(), true))

@@ -36,6 +36,8 @@ pub(crate) type Matrix<'py> = Bound<'py, PyArray2<f32>>;
 pub(crate) type Stats<'py> = Bound<'py, PyDict>;
 /// Token ids, token type ids, length in tokens before truncation.
 type Tokens = (Vec<u32>, Vec<u32>, usize);
+/// Id, text, whether the tokenizer adds it, where it starts and stops in the text.
+type Token = (u32, String, bool, Option<usize>, Option<usize>);
 
 #[pymethods]
 #[allow(clippy::too_many_arguments)] // keyword arguments, named on Python's side
@@ -172,6 +174,24 @@ impl Engine {
         Ok(tokens.into_iter().map(|t| (t.ids, t.type_ids, t.full_length)).collect())
     }
 
+    #[pyo3(signature = (texts, *, prompt="", add_special_tokens=true))]
+    fn tokenize_with_offsets(
+        &self,
+        py: Python<'_>,
+        texts: &Bound<'_, PyAny>,
+        prompt: &str,
+        add_special_tokens: bool,
+    ) -> PyResult<Vec<Vec<Token>>> {
+        let texts = self::texts(texts)?;
+        let mut monitor = Monitor::new(None);
+        let result = self.0.with(py, |engine| {
+            let mut ask = |finished: usize| monitor.ask((finished,));
+            engine.tokenize_with_offsets(&texts, prompt, add_special_tokens, Some(&mut ask))
+        })?;
+        let of_text = |tokens: Vec<arrowembed::Token>| tokens.into_iter().map(token).collect();
+        Ok(monitor.result(py, result)?.into_iter().map(of_text).collect())
+    }
+
     #[pyo3(signature = (ids, *, skip_special_tokens=false))]
     fn decode(&self, ids: &Bound<'_, PyAny>, skip_special_tokens: bool) -> PyResult<String> {
         let py = ids.py();
@@ -226,6 +246,12 @@ impl Engine {
     fn totals<'py>(&self, py: Python<'py>) -> PyResult<Stats<'py>> {
         dict(py, self.0.with(py, Core::totals)?)
     }
+}
+
+fn token(token: arrowembed::Token) -> Token {
+    let special = token.span.is_none();
+    let (start, stop) = token.span.map(|span| (span.start, span.end)).unzip();
+    (token.id, token.text, special, start, stop)
 }
 
 pub(crate) fn dict(py: Python<'_>, stats: EncodeStats) -> PyResult<Stats<'_>> {

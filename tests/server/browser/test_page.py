@@ -7,12 +7,14 @@ import shutil
 import pytest
 from running import running
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from arrowembed import Embedder
 from arrowembed.server.security.keys import new_key
+from arrowembed.store import open_store
 
 CSP_VIOLATIONS = """
 window.violations = [];
@@ -57,7 +59,10 @@ class Page:
         return [element.text for element in found]
 
     def wait(self, condition):
-        return WebDriverWait(self.browser, 20).until(lambda _: condition())
+        # The page may replace what is being read.
+        ignored = [StaleElementReferenceException]
+        waiting = WebDriverWait(self.browser, 20, ignored_exceptions=ignored)
+        return waiting.until(lambda _: condition())
 
     def type(self, *lines):
         field = self.find("#texts")
@@ -208,3 +213,25 @@ def test_a_key_is_asked_for(browser, bert_mean_folder):
         page.wait(lambda: len(page.map()) == 5)
         assert page.find("[role=alert]").text == ""
     assert all("401" in entry["message"] for entry in browser.get_log("browser"))
+
+
+def test_there_is_no_search_without_a_store(page):
+    assert not page.find("#search").is_displayed()
+
+
+def test_a_search_where_there_is_a_store(browser, bert_mean_folder, tmp_path, tiny):
+    texts = ["the cat sleeps", "rain is expected", "<b>the cat</b> & more"]
+    with open_store(tmp_path / "docs", model=tiny) as store:
+        store.add(["a", "b", "c"], texts, metadata=[{"year": 2024, "lang": "en"}, {}, {}])
+        expected = store.search("a cat")
+    with running(models=[str(bert_mean_folder)], stores=[str(tmp_path / "docs")]) as service:
+        browser.get(service.url)
+        page = Page(browser)
+        page.wait(lambda: page.find("#search").is_displayed())
+        assert page.texts("#store option") == ["docs, 3 entries"]
+        page.find("#query").send_keys("a cat", Keys.ENTER)
+        page.wait(lambda: page.texts("#hits li"))
+        assert page.texts("#hits .found") == [hit.text for hit in expected]
+        assert page.texts("#hits .score") == [f"{hit.score:.3f}" for hit in expected]
+        assert 'a · year: 2024 · lang: "en"' in page.texts("#hits .quiet")
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []

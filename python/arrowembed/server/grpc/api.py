@@ -2,6 +2,10 @@
 
 from arrowembed.server.grpc._generated.embedding_pb2 import (
     DESCRIPTOR,
+    HIT_FIELD_ID,
+    HIT_FIELD_METADATA,
+    HIT_FIELD_TEXT,
+    HIT_FIELD_VECTOR,
     PRECISION_BINARY,
     PRECISION_FLOAT16,
     PRECISION_FLOAT32,
@@ -18,6 +22,7 @@ from arrowembed.server.grpc._generated.embedding_pb2 import (
     EmbedStreamResponse,
     Error,
     Hit,
+    HitField,
     InfoRequest,
     InfoResponse,
     Limits,
@@ -28,6 +33,7 @@ from arrowembed.server.grpc._generated.embedding_pb2 import (
     SearchResponse,
     SimilarityRequest,
     SimilarityResponse,
+    StoreInfo,
     TextPair,
     Usage,
     VariantInfo,
@@ -45,6 +51,10 @@ SERVICE: str = DESCRIPTOR.services_by_name["EmbeddingService"].full_name
 
 __all__ = [
     "DESCRIPTOR",
+    "HIT_FIELD_ID",
+    "HIT_FIELD_METADATA",
+    "HIT_FIELD_TEXT",
+    "HIT_FIELD_VECTOR",
     "PRECISION_BINARY",
     "PRECISION_FLOAT16",
     "PRECISION_FLOAT32",
@@ -64,6 +74,7 @@ __all__ = [
     "EmbeddingServiceStub",
     "Error",
     "Hit",
+    "HitField",
     "InfoRequest",
     "InfoResponse",
     "Limits",
@@ -74,6 +85,7 @@ __all__ = [
     "SearchResponse",
     "SimilarityRequest",
     "SimilarityResponse",
+    "StoreInfo",
     "TextPair",
     "Usage",
     "VariantInfo",

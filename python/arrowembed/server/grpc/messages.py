@@ -7,15 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from arrowembed.server.bodies import checked
+from arrowembed.server import stores
+from arrowembed.server.bodies import checked, parse_json
 from arrowembed.server.errors import ServiceError
 from arrowembed.server.grpc import api
 from arrowembed.server.native import comparison
 from arrowembed.server.routes.answering import usage_of
 from arrowembed.server.schemas import native
 from arrowembed.server.vectors import packed
+from arrowembed.store.records import FIELDS, to_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
     from google.protobuf.message import Message
     from numpy.typing import NDArray
@@ -23,8 +27,11 @@ if TYPE_CHECKING:
     from arrowembed.options import Precision
     from arrowembed.scheduler import Encoded
     from arrowembed.server.native import Comparison
+    from arrowembed.server.schemas.search import SearchRequest
+    from arrowembed.server.stores import Found
 
 _PRECISION = "PRECISION_"
+_HIT_FIELD = "HIT_FIELD_"
 
 
 def embed_request(message: api.EmbedRequest) -> native.EmbedRequest:
@@ -65,6 +72,49 @@ def similarity_request(message: api.SimilarityRequest) -> Comparison:
     return comparison(fields)
 
 
+def search_request(message: api.SearchRequest) -> SearchRequest:
+    """What a message asks for.
+
+    Raises:
+        ServiceError: As `embed_request`.
+    """
+    fields = _fields_of(message)
+    if "limit" in fields:
+        fields["k"] = fields.pop("limit")
+    if "vector" in fields:
+        fields["vector"] = list(message.vector)
+    if "filter" in fields:
+        fields["filter"] = _filter(message.filter)
+    if "include" in fields:
+        names = {_name(api.HitField, "include", value) for value in message.include}
+        named = {name.removeprefix(_HIT_FIELD).lower() for name in names}
+        fields["include"] = [name for name in FIELDS if name in named]
+    return stores.search_request(fields)
+
+
+def search_response(found: Found, include: Sequence[str]) -> api.SearchResponse:
+    """The answer to a search.
+
+    Args:
+        found: What was found.
+        include: What is wanted of it.
+    """
+    response = api.SearchResponse(
+        store=found.store.name,
+        metric=found.store.store.description.metric,
+        usage=None if found.encoded is None else usage_of(found.encoded),
+    )
+    for hit in found.hits:
+        answer = response.hits.add(id=hit.id, score=hit.score)
+        if "text" in include and hit.text is not None:
+            answer.text = hit.text
+        if "metadata" in include:
+            answer.metadata = to_json(hit.metadata or {})
+        if "vector" in include and hit.vector is not None:
+            answer.vector.extend(hit.vector.tolist())
+    return response
+
+
 def embed_response(
     vectors: NDArray[Any],
     vector_format: api.VectorFormat,
@@ -97,6 +147,13 @@ def embed_response(
         for values in vectors.tolist():
             response.vectors.add(values=values)
     return response
+
+
+def _filter(text: str) -> Any:
+    try:
+        return parse_json(text.encode())
+    except ServiceError as error:
+        raise ServiceError("invalid_request", f"filter: expected JSON; {error}") from None
 
 
 def _fields_of(message: Message) -> dict[str, Any]:

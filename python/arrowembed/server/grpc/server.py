@@ -59,6 +59,7 @@ class GrpcServer:
             state.rate_limiter,
             self._calls,
             observer,
+            stores=state.stores,
             started=state.started,
         )
         self._health = health.HealthServicer()

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Never
+from typing import TYPE_CHECKING, Any
 
 import grpc
 
 from arrowembed.errors import ClosedError
 from arrowembed.server.bodies import check_texts
-from arrowembed.server.errors import ServiceError
 from arrowembed.server.grpc import api
 from arrowembed.server.grpc.calls import client
 from arrowembed.server.grpc.guard import malformed
-from arrowembed.server.grpc.messages import embed_request, embed_response, similarity_request
+from arrowembed.server.grpc.messages import (
+    embed_request,
+    embed_response,
+    search_request,
+    search_response,
+    similarity_request,
+)
 from arrowembed.server.grpc.refusals import Refusal
 from arrowembed.server.native import (
     compare_options,
@@ -27,6 +32,7 @@ from arrowembed.server.rate_limit import charge_client
 from arrowembed.server.requests import in_time
 from arrowembed.server.routes.answering import usage_of
 from arrowembed.server.routes.described import service_info
+from arrowembed.server.stores import text_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Sequence
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
     from arrowembed.server.rate_limit import RateLimiter
     from arrowembed.server.served import ServedModels
     from arrowembed.server.settings import ServerSettings
+    from arrowembed.server.stores import ServedStores
     from arrowembed.server.variant import ServedModel
 
 _AT_ONCE = 64
@@ -52,6 +59,7 @@ class EmbeddingService(api.EmbeddingServiceServicer):
         rate_limiter: Limits what clients send; None does not.
         calls: All calls.
         observer: What counts the requests of streams.
+        stores: The stores.
         started: When the service was started, by `time.monotonic`.
     """
 
@@ -63,10 +71,12 @@ class EmbeddingService(api.EmbeddingServiceServicer):
         calls: Calls,
         observer: Observer,
         *,
+        stores: ServedStores,
         started: float,
     ) -> None:
         self._settings = settings
         self._models = models
+        self._stores = stores
         self._rate_limiter = rate_limiter
         self._calls = calls
         self._observer = observer
@@ -126,15 +136,22 @@ class EmbeddingService(api.EmbeddingServiceServicer):
             usage=usage_of(encoded),
         )
 
-    async def Search(self, request: api.SearchRequest, context: Context) -> Never:
-        """What is nearest in a store; there is none."""
-        del request, context
-        raise ServiceError("no_store", "search: no store is attached to this service")
+    async def Search(self, request: api.SearchRequest, context: Context) -> api.SearchResponse:
+        """What is nearest in a store."""
+        del context
+        self._stores.find(None)
+        wanted = search_request(request)
+        check_texts(text_of(wanted), self._settings)
+        await self._charge(1)
+        async with in_time(self._settings.request_seconds):
+            found = await self._stores.search(self._models, wanted)
+        return search_response(found, wanted.include)
 
     async def Info(self, request: api.InfoRequest, context: Context) -> api.InfoResponse:
-        """Version, models and limits."""
+        """Version, models, stores and limits."""
         del request, context
-        return api.InfoResponse(**service_info(self._settings, self._models, started=self._started))
+        info = await service_info(self._settings, self._models, self._stores, started=self._started)
+        return api.InfoResponse(**info)
 
     async def _answer(
         self, request: api.EmbedStreamRequest, context: Context
@@ -169,7 +186,11 @@ class EmbeddingService(api.EmbeddingServiceServicer):
     ) -> tuple[ServedModel, Encoded]:
         """Embeds texts within the limits of the service."""
         check_texts(texts, self._settings)
-        who = client()
-        await charge_client(self._rate_limiter, who.principal, who.address, len(texts))
+        await self._charge(len(texts))
         async with in_time(self._settings.request_seconds):
             return await self._models.encode(model, texts, **options)
+
+    async def _charge(self, texts: int) -> None:
+        """Counts texts against what the client may send."""
+        who = client()
+        await charge_client(self._rate_limiter, who.principal, who.address, texts)

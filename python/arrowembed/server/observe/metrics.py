@@ -111,6 +111,13 @@ class Metrics:
             "batch_tokens", "Tokens that were computed together.", ("model",), _TOKENS
         )
 
+        self.search = self._histogram(
+            "search_seconds",
+            "Time that it took to look through a store, waiting for a thread included.",
+            ("store",),
+            _SECONDS,
+        )
+
     def finished(self, record: RequestRecord, route: str, status: int, seconds: float) -> None:
         """Counts a request that has been answered.
 
@@ -136,6 +143,8 @@ class Metrics:
             self._series(self.cache_misses, model).inc(misses)
             if misses:
                 self._series(self.queue_wait, model).observe(record.queue_seconds)
+        if record.store:
+            self._series(self.search, record.store).observe(record.search_seconds)
 
     def batch(self, model: str, texts: int, tokens: int) -> None:
         """Counts texts that are computed together."""

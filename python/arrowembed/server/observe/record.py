@@ -29,6 +29,9 @@ class RequestRecord:
         queue_seconds: Time until the first of them was taken.
         compute_seconds: Time that the engine computed.
         encoded_at: When it was done, in nanoseconds since 1970.
+        store: Name of the store that was searched; "" if none was, and the next two are 0.
+        hits: Entries that were found.
+        search_seconds: Time until they were.
         headers: For the answer, whichever it is.
     """
 
@@ -45,17 +48,37 @@ class RequestRecord:
     queue_seconds: float = 0.0
     compute_seconds: float = 0.0
     encoded_at: int = 0
+    store: str = ""
+    hits: int = 0
+    search_seconds: float = 0.0
     headers: dict[str, str] = field(default_factory=dict)
 
     def add(self, encoded: Encoded) -> None:
         """Adds texts that were embedded for the request."""
-        self.encoded = True
-        self.texts += len(encoded.vectors)
-        self.tokens += encoded.tokens
-        self.truncated += encoded.truncated
         self.cache_hits += encoded.cache_hits
-        self.queue_seconds += encoded.queue_seconds
-        self.compute_seconds += encoded.compute_seconds
+        self.count(
+            len(encoded.vectors),
+            encoded.tokens,
+            encoded.truncated,
+            encoded.queue_seconds,
+            encoded.compute_seconds,
+        )
+
+    def count(
+        self,
+        texts: int,
+        tokens: int,
+        truncated: int,
+        queue_seconds: float,
+        compute_seconds: float,
+    ) -> None:
+        """Adds what texts that were embedded for the request took."""
+        self.encoded = True
+        self.texts += texts
+        self.tokens += tokens
+        self.truncated += truncated
+        self.queue_seconds += queue_seconds
+        self.compute_seconds += compute_seconds
         self.encoded_at = time.time_ns()
 
 

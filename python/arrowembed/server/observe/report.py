@@ -56,6 +56,12 @@ def _fields(record: RequestRecord, seconds: float) -> dict[str, str | float]:
             "queue_ms": _milliseconds(record.queue_seconds),
             "compute_ms": _milliseconds(record.compute_seconds),
         }
+    if record.store:
+        fields |= {
+            "store": record.store,
+            "hits": record.hits,
+            "search_ms": _milliseconds(record.search_seconds),
+        }
     if record.trace_id:
         fields["trace_id"] = record.trace_id
     return fields

@@ -1,40 +1,16 @@
 // Sends texts to POST /embed and shows how alike their vectors are, and how long it took.
-// Everything that comes from outside goes into the page as text.
+
+import { ask, cell, element, explained } from "./service.js";
+import { showStores } from "./search.js";
 
 const PAUSE_MS = 250; // after typing
 const REPEAT_MS = 1000;
 const KEPT = 50; // latencies
 
-const element = (id) => document.getElementById(id);
 const latencies = [];
 let service = null; // what GET /info says
 let running = null; // AbortController of the request that is under way
 let pause = 0; // timer between typing and asking
-
-class ServiceError extends Error {
-  constructor(status, message) {
-    super(message);
-    this.status = status;
-  }
-}
-
-/** The answer of the service; paths are relative, so that a proxy may put it anywhere. */
-async function ask(path, fields, signal) {
-  const headers = {};
-  if (element("key").value) headers["x-api-key"] = element("key").value;
-  if (fields) headers["content-type"] = "application/json";
-  const response = await fetch(path, {
-    method: fields ? "POST" : "GET",
-    headers,
-    body: fields && JSON.stringify(fields),
-    cache: "no-store",
-    signal,
-  });
-  const answer = await response.json().catch(() => null);
-  if (response.ok) return answer;
-  const said = answer?.error?.message ?? "the service gave no reason";
-  throw new ServiceError(response.status, said);
-}
 
 function vectorOf(base64) {
   const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
@@ -49,13 +25,6 @@ function dot(a, b) {
 function cosines(vectors) {
   const lengths = vectors.map((vector) => Math.sqrt(dot(vector, vector)));
   return vectors.map((a, i) => vectors.map((b, j) => dot(a, b) / (lengths[i] * lengths[j] || 1)));
-}
-
-function cell(kind, text, attributes = {}) {
-  const made = document.createElement(kind);
-  made.textContent = text;
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  return made;
 }
 
 function row(...cells) {
@@ -125,6 +94,7 @@ async function readService() {
     const options = service.models.map(({ name }) => cell("option", name, { value: name }));
     element("model").replaceChildren(...options);
     element("model").value = service.default_model;
+    showStores(service.stores);
   }
   showFacts();
 }
@@ -152,14 +122,8 @@ async function compare() {
     }
     element("error").textContent = "";
   } catch (error) {
-    if (error.name !== "AbortError") showError(error);
+    if (error.name !== "AbortError") element("error").textContent = explained(error);
   }
-}
-
-function showError(error) {
-  const refused = error instanceof ServiceError;
-  if (refused && error.status === 401) element("key-field").hidden = false;
-  element("error").textContent = refused ? error.message : "The service does not answer.";
 }
 
 function repeat() {

@@ -8,7 +8,12 @@ from fastapi import APIRouter, Depends, Path, Request
 from starlette.responses import Response
 
 from arrowembed.server.errors import ServiceError
-from arrowembed.server.routes.answering import json_response, models_of, settings_of
+from arrowembed.server.routes.answering import (
+    json_response,
+    models_of,
+    settings_of,
+    stores_of,
+)
 from arrowembed.server.routes.described import described
 from arrowembed.server.routes.documented import REFUSALS
 from arrowembed.server.routes.management import management_only
@@ -65,4 +70,4 @@ def _check_alone(request: Request) -> None:
 
 def _answer(request: Request, name: str) -> Response:
     models = models_of(request)
-    return json_response(described(models, models.find(name)))
+    return json_response(described(models, stores_of(request), models.find(name)))

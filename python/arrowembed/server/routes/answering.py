@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from arrowembed.scheduler import Encoded
     from arrowembed.server.served import ServedModels
     from arrowembed.server.settings import ServerSettings
+    from arrowembed.server.stores import ServedStores
     from arrowembed.server.variant import ServedModel
 
 
@@ -26,6 +27,12 @@ def models_of(request: Request) -> ServedModels:
     """The models of the service that a request came to."""
     models: ServedModels = request.app.state.models
     return models
+
+
+def stores_of(request: Request) -> ServedStores:
+    """The stores of the service that a request came to."""
+    stores: ServedStores = request.app.state.stores
+    return stores
 
 
 def settings_of(request: Request) -> ServerSettings:

@@ -11,28 +11,32 @@ from arrowembed import __version__, _core, get_num_threads
 if TYPE_CHECKING:
     from arrowembed.server.served import Model, ServedModels
     from arrowembed.server.settings import ServerSettings
+    from arrowembed.server.stores import ServedStores
     from arrowembed.server.variant import Variant
 
 
-def service_info(
-    settings: ServerSettings, models: ServedModels, *, started: float
+async def service_info(
+    settings: ServerSettings, models: ServedModels, stores: ServedStores, *, started: float
 ) -> dict[str, Any]:
-    """Version, models and limits.
+    """Version, models, stores and limits.
 
     Args:
         settings: Those of the service.
         models: Its models.
+        stores: Its stores.
         started: When it was started, by `time.monotonic`.
     """
     return {
         "version": __version__,
         "default_model": models.default.name,
-        "models": [described(models, model) for model in models],
+        "models": [described(models, stores, model) for model in models],
+        "stores": await stores.described(),
         "limits": {
             "max_texts": settings.max_texts,
             "max_text_chars": settings.max_text_chars,
             "max_body_bytes": settings.max_body_bytes,
             "request_seconds": settings.request_seconds,
+            "max_hits": settings.max_hits,
         },
         "num_threads": get_num_threads(),
         "isa": _core.isa(),
@@ -40,7 +44,7 @@ def service_info(
     }
 
 
-def described(models: ServedModels, model: Model) -> dict[str, Any]:
+def described(models: ServedModels, stores: ServedStores, model: Model) -> dict[str, Any]:
     """A model, as `schemas.native.ModelInfo` has it."""
     weights = [0.0, *model.cumulative_weights]
     shares = [(until - since) / weights[-1] for since, until in pairwise(weights)]
@@ -51,6 +55,7 @@ def described(models: ServedModels, model: Model) -> dict[str, Any]:
         "variants": [
             _variant(variant, share) for variant, share in zip(model.variants, shares, strict=True)
         ],
+        "stores": stores.of_model(model.name),
     }
 
 

@@ -6,7 +6,12 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from arrowembed.server.errors import ServiceError
-from arrowembed.server.routes.answering import json_response, models_of, settings_of
+from arrowembed.server.routes.answering import (
+    json_response,
+    models_of,
+    settings_of,
+    stores_of,
+)
 from arrowembed.server.routes.described import described, described_as_tei, service_info
 from arrowembed.server.routes.documented import REFUSALS
 from arrowembed.server.schemas.native import ErrorResponse, ModelList
@@ -38,9 +43,9 @@ async def ready(request: Request) -> dict[str, str]:
 
 @router.get("/info", summary="What the service is", dependencies=_known, responses=REFUSALS)
 async def info(request: Request) -> Response:
-    """Version, models and limits, and what clients of text-embeddings-inference look for."""
-    settings, models = settings_of(request), models_of(request)
-    info = service_info(settings, models, started=request.app.state.started)
+    """Version, models, stores and limits; for clients of text-embeddings-inference some more."""
+    settings, models, stores = settings_of(request), models_of(request), stores_of(request)
+    info = await service_info(settings, models, stores, started=request.app.state.started)
     return json_response({**info, **described_as_tei(models, settings)})
 
 
@@ -53,5 +58,5 @@ async def info(request: Request) -> Response:
 )
 async def models(request: Request) -> Response:
     """All models of the service, loaded or not."""
-    models = models_of(request)
-    return json_response({"models": [described(models, model) for model in models]})
+    models, stores = models_of(request), stores_of(request)
+    return json_response({"models": [described(models, stores, model) for model in models]})

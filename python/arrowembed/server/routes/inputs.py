@@ -34,11 +34,27 @@ async def encode_inputs(
         ServiceError: The model has no such token; and as `encode`.
         ArrowEmbedError: As `encode`.
     """
-    texts = [each for each in inputs if isinstance(each, str)]
-    if len(texts) < len(inputs):
-        ids = [each for each in inputs if not isinstance(each, str)]
-        model, texts = await _decoded(request, model, ids)
+    model, texts = await texts_of(request, model, inputs)
     return await encode(request, model, texts, **options)
+
+
+async def texts_of(
+    request: Request, model: str | None, inputs: Sequence[str | list[int]]
+) -> tuple[str | None, list[str]]:
+    """Texts, or those that token ids stand for, and the model whose they are.
+
+    Args:
+        request: As for `encode`.
+        model: As for `encode`.
+        inputs: Texts or lists of token ids, not both.
+
+    Raises:
+        ServiceError: There is no such model, or it has no such token.
+    """
+    texts = [each for each in inputs if isinstance(each, str)]
+    if len(texts) == len(inputs):
+        return model, texts
+    return await _decoded(request, model, [each for each in inputs if not isinstance(each, str)])
 
 
 async def _decoded(

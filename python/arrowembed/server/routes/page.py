@@ -17,7 +17,11 @@ FILES: Final = StaticFiles(directory=_FOLDER)
 PATH: Final = "/"
 """Where it is; what is posted there is for text-embeddings-inference."""
 
-PATHS: Final = (PATH, "/page/icon.svg", "/page/page.css", "/page/page.js")
+PATHS: Final = (
+    PATH,
+    *("/page/icon.svg", "/page/page.css"),
+    *("/page/page.js", "/page/search.js", "/page/service.js"),
+)
 """What a browser asks for to show the page."""
 
 POLICY: Final = (

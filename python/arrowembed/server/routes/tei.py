@@ -7,12 +7,13 @@ Its `/embed`, `/similarity` and `/tokenize` share their paths with our own, whic
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import orjson
 from fastapi import APIRouter, Depends, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
-from arrowembed.server.bodies import check_count, checked, read_json
+from arrowembed.server.bodies import JSON, check_count, checked, read_json
 from arrowembed.server.dialects import use_dialect
 from arrowembed.server.native import normalization
 from arrowembed.server.requests import within
@@ -26,11 +27,17 @@ from arrowembed.server.routes.answering import (
     variant_header,
 )
 from arrowembed.server.routes.documented import errors_in, json_body
-from arrowembed.server.routes.inputs import decode, encode_inputs
+from arrowembed.server.routes.inputs import decode, encode_inputs, texts_of
 from arrowembed.server.schemas import tei
 from arrowembed.server.security.dependency import require
-from arrowembed.server.variant import ServedModel, check_options
+from arrowembed.server.variant import check_options
 from arrowembed.similarity import similarity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 router = APIRouter(tags=["text-embeddings-inference"], dependencies=[Depends(require("embed"))])
 
@@ -76,6 +83,28 @@ async def decoded(request: Request) -> Response:
     return json_response(texts, variant_header(request, served))
 
 
+@router.post(
+    "/embed_all",
+    summary="Embed each token of texts",
+    response_model=tei.TokenVectors,
+    responses=_ERRORS,
+    openapi_extra=json_body(tei.EmbedAllRequest),
+)
+async def token_embeddings(request: Request) -> Response:
+    """The vectors of all tokens of texts, special ones included, before pooling."""
+    settings = settings_of(request)
+    wanted = checked(tei.EmbedAllRequest, await read_json(request, settings.request_seconds))
+    model, texts = await texts_of(request, None, wanted.inputs)
+    await admit(request, texts)
+    async with within(settings.request_seconds, request):
+        served, vectors = await models_of(request).encode_tokens(
+            model, texts, prompt_name=wanted.prompt_name, truncate=bool(wanted.truncate)
+        )
+    return StreamingResponse(
+        _lines(vectors), media_type=JSON, headers=variant_header(request, served)
+    )
+
+
 async def embeddings(request: Request, fields: dict[str, Any]) -> Response:
     """The vectors of texts, as a bare list."""
     use_dialect(request, "tei")
@@ -117,20 +146,20 @@ async def tokens(request: Request, fields: dict[str, Any]) -> Response:
     async with within(settings_of(request).request_seconds, request):
         served = await models_of(request).get()
         check_options(served, {"prompt_name": wanted.prompt_name})
-        answer = await asyncio.to_thread(_tokens, served, wanted)
+        found = await asyncio.to_thread(
+            served.embedder.tokenize_with_offsets,
+            wanted.inputs,
+            prompt_name=wanted.prompt_name,
+            add_special_tokens=wanted.add_special_tokens,
+        )
+    answer = [[token._asdict() for token in of_text] for of_text in found]
     return json_response(answer, variant_header(request, served))
 
 
-def _tokens(served: ServedModel, wanted: tei.TokenizeRequest) -> list[list[dict[str, Any]]]:
-    embedder = served.embedder
-    # Clients count tokens to split texts: what is cut must not be missing in silence.
-    texts = embedder.tokenize(wanted.inputs, prompt_name=wanted.prompt_name, truncate=False)
-    known: dict[int, dict[str, Any]] = {}
-    for each in {token for ids in texts["input_ids"] for token in ids}:
-        text = embedder.decode([each], skip_special_tokens=False)
-        special = bool(text) and not embedder.decode([each])
-        known[each] = {"id": each, "text": text, "special": special, "start": None, "stop": None}
-    return [
-        [known[each] for each in ids if wanted.add_special_tokens or not known[each]["special"]]
-        for ids in texts["input_ids"]
-    ]
+def _lines(vectors: Sequence[NDArray[np.float32]]) -> Iterator[bytes]:
+    """A list in JSON, a text at a time: all of it may be a hundred megabytes."""
+    for number, of_text in enumerate(vectors):
+        yield (b",\n" if number else b"[") + orjson.dumps(
+            of_text, option=orjson.OPT_SERIALIZE_NUMPY
+        )
+    yield b"]"

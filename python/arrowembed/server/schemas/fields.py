@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 from pydantic import (
@@ -38,6 +39,17 @@ def _whole(value: str) -> str:
                 "holds half of a surrogate pair at character {place}, which is no character",
                 {"place": error.start},
             ) from None
+    return value
+
+
+def check_whole(value: Any) -> Any:
+    """JSON whose texts are all Unicode, however deep they are."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise PydanticCustomError(
+            "lone_surrogate", "holds half of a surrogate pair, which is no character"
+        ) from None
     return value
 
 

@@ -155,6 +155,7 @@ class ModelInfo(BaseModel):
     default: bool = Field(description="Whether it answers where none is asked for.")
     aliases: list[str] = Field(description="Other names for it.")
     variants: list[VariantInfo]
+    stores: list[str] = Field(description="Names of the stores whose queries it embeds.")
 
 
 class ModelList(BaseModel):

@@ -20,6 +20,9 @@ from arrowembed.server.schemas.fields import (
 Vectors: TypeAlias = list[list[float]]
 """A bare list of vectors."""
 
+TokenVectors: TypeAlias = list[Vectors]
+"""For each text the vectors of its tokens."""
+
 
 class TextOptions(LenientRequest):
     """How texts are to be read."""
@@ -35,14 +38,19 @@ class TextOptions(LenientRequest):
     )
 
 
-class EmbedRequest(TextOptions):
-    """Texts to embed; the answer is a bare list of vectors."""
+class EmbedAllRequest(TextOptions):
+    """Texts to embed; the answer is a bare list with the vectors of each text's tokens."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"inputs": "A text."}]})
 
     inputs: Annotated[Inputs, inputs_schema({"type": "string"})] = Field(
         description="One text or several, each as such or as the ids of its tokens."
     )
+
+
+class EmbedRequest(EmbedAllRequest):
+    """Texts to embed; the answer is a bare list of vectors."""
+
     normalize: bool = Field(True, description="Whether vectors get length one.")
     dimensions: int | None = Field(
         None, ge=1, description="Keep only so many leading dimensions, renormalised."
@@ -92,10 +100,14 @@ class Token(BaseModel):
     """A token of a text."""
 
     id: int
-    text: str = Field(description="The token as the tokenizer writes it.")
+    text: str = Field(
+        description="The part of the text that it stands for; of a special one its name."
+    )
     special: bool = Field(description="Whether it stands for no part of the text.")
-    start: int | None = Field(description="Not told: null.")
-    stop: int | None = Field(description="Not told: null.")
+    start: int | None = Field(
+        description="Where that part starts in the text in UTF-8, in bytes; a prompt counts."
+    )
+    stop: int | None = Field(description="Where it ends.")
 
 
 class DecodeRequest(LenientRequest):

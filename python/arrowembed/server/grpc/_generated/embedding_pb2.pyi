@@ -22,6 +22,14 @@ class Precision(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRECISION_UINT8: _ClassVar[Precision]
     PRECISION_BINARY: _ClassVar[Precision]
     PRECISION_UBINARY: _ClassVar[Precision]
+
+class HitField(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    HIT_FIELD_UNSPECIFIED: _ClassVar[HitField]
+    HIT_FIELD_ID: _ClassVar[HitField]
+    HIT_FIELD_TEXT: _ClassVar[HitField]
+    HIT_FIELD_METADATA: _ClassVar[HitField]
+    HIT_FIELD_VECTOR: _ClassVar[HitField]
 VECTOR_FORMAT_UNSPECIFIED: VectorFormat
 VECTOR_FORMAT_FLOATS: VectorFormat
 VECTOR_FORMAT_PACKED: VectorFormat
@@ -32,6 +40,11 @@ PRECISION_INT8: Precision
 PRECISION_UINT8: Precision
 PRECISION_BINARY: Precision
 PRECISION_UBINARY: Precision
+HIT_FIELD_UNSPECIFIED: HitField
+HIT_FIELD_ID: HitField
+HIT_FIELD_TEXT: HitField
+HIT_FIELD_METADATA: HitField
+HIT_FIELD_VECTOR: HitField
 
 class EmbedRequest(_message.Message):
     __slots__ = ("texts", "model", "prompt_name", "prompt", "normalize", "truncate", "dimensions", "format", "precision", "ranges")
@@ -174,35 +187,55 @@ class SimilarityResponse(_message.Message):
     def __init__(self, similarities: _Optional[_Iterable[float]] = ..., function: _Optional[str] = ..., model: _Optional[str] = ..., variant: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("query", "limit")
+    __slots__ = ("query", "limit", "vector", "store", "filter", "offset", "include")
     QUERY_FIELD_NUMBER: _ClassVar[int]
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_FIELD_NUMBER: _ClassVar[int]
     query: str
     limit: int
-    def __init__(self, query: _Optional[str] = ..., limit: _Optional[int] = ...) -> None: ...
+    vector: _containers.RepeatedScalarFieldContainer[float]
+    store: str
+    filter: str
+    offset: int
+    include: _containers.RepeatedScalarFieldContainer[HitField]
+    def __init__(self, query: _Optional[str] = ..., limit: _Optional[int] = ..., vector: _Optional[_Iterable[float]] = ..., store: _Optional[str] = ..., filter: _Optional[str] = ..., offset: _Optional[int] = ..., include: _Optional[_Iterable[_Union[HitField, str]]] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("hits",)
+    __slots__ = ("hits", "store", "metric", "usage")
     HITS_FIELD_NUMBER: _ClassVar[int]
+    STORE_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    USAGE_FIELD_NUMBER: _ClassVar[int]
     hits: _containers.RepeatedCompositeFieldContainer[Hit]
-    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ...) -> None: ...
+    store: str
+    metric: str
+    usage: Usage
+    def __init__(self, hits: _Optional[_Iterable[_Union[Hit, _Mapping]]] = ..., store: _Optional[str] = ..., metric: _Optional[str] = ..., usage: _Optional[_Union[Usage, _Mapping]] = ...) -> None: ...
 
 class Hit(_message.Message):
-    __slots__ = ("id", "score", "text")
+    __slots__ = ("id", "score", "text", "metadata", "vector")
     ID_FIELD_NUMBER: _ClassVar[int]
     SCORE_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
+    METADATA_FIELD_NUMBER: _ClassVar[int]
+    VECTOR_FIELD_NUMBER: _ClassVar[int]
     id: str
     score: float
     text: str
-    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., text: _Optional[str] = ...) -> None: ...
+    metadata: str
+    vector: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, id: _Optional[str] = ..., score: _Optional[float] = ..., text: _Optional[str] = ..., metadata: _Optional[str] = ..., vector: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class InfoRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class InfoResponse(_message.Message):
-    __slots__ = ("version", "default_model", "models", "limits", "num_threads", "isa", "uptime_seconds")
+    __slots__ = ("version", "default_model", "models", "limits", "num_threads", "isa", "uptime_seconds", "stores")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_MODEL_FIELD_NUMBER: _ClassVar[int]
     MODELS_FIELD_NUMBER: _ClassVar[int]
@@ -210,6 +243,7 @@ class InfoResponse(_message.Message):
     NUM_THREADS_FIELD_NUMBER: _ClassVar[int]
     ISA_FIELD_NUMBER: _ClassVar[int]
     UPTIME_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    STORES_FIELD_NUMBER: _ClassVar[int]
     version: str
     default_model: str
     models: _containers.RepeatedCompositeFieldContainer[ModelInfo]
@@ -217,19 +251,40 @@ class InfoResponse(_message.Message):
     num_threads: int
     isa: str
     uptime_seconds: float
-    def __init__(self, version: _Optional[str] = ..., default_model: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., num_threads: _Optional[int] = ..., isa: _Optional[str] = ..., uptime_seconds: _Optional[float] = ...) -> None: ...
+    stores: _containers.RepeatedCompositeFieldContainer[StoreInfo]
+    def __init__(self, version: _Optional[str] = ..., default_model: _Optional[str] = ..., models: _Optional[_Iterable[_Union[ModelInfo, _Mapping]]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., num_threads: _Optional[int] = ..., isa: _Optional[str] = ..., uptime_seconds: _Optional[float] = ..., stores: _Optional[_Iterable[_Union[StoreInfo, _Mapping]]] = ...) -> None: ...
+
+class StoreInfo(_message.Message):
+    __slots__ = ("name", "default", "backend", "entries", "dimensions", "metric", "model")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    DEFAULT_FIELD_NUMBER: _ClassVar[int]
+    BACKEND_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    DIMENSIONS_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    default: bool
+    backend: str
+    entries: int
+    dimensions: int
+    metric: str
+    model: str
+    def __init__(self, name: _Optional[str] = ..., default: _Optional[bool] = ..., backend: _Optional[str] = ..., entries: _Optional[int] = ..., dimensions: _Optional[int] = ..., metric: _Optional[str] = ..., model: _Optional[str] = ...) -> None: ...
 
 class ModelInfo(_message.Message):
-    __slots__ = ("name", "default", "aliases", "variants")
+    __slots__ = ("name", "default", "aliases", "variants", "stores")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DEFAULT_FIELD_NUMBER: _ClassVar[int]
     ALIASES_FIELD_NUMBER: _ClassVar[int]
     VARIANTS_FIELD_NUMBER: _ClassVar[int]
+    STORES_FIELD_NUMBER: _ClassVar[int]
     name: str
     default: bool
     aliases: _containers.RepeatedScalarFieldContainer[str]
     variants: _containers.RepeatedCompositeFieldContainer[VariantInfo]
-    def __init__(self, name: _Optional[str] = ..., default: _Optional[bool] = ..., aliases: _Optional[_Iterable[str]] = ..., variants: _Optional[_Iterable[_Union[VariantInfo, _Mapping]]] = ...) -> None: ...
+    stores: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., default: _Optional[bool] = ..., aliases: _Optional[_Iterable[str]] = ..., variants: _Optional[_Iterable[_Union[VariantInfo, _Mapping]]] = ..., stores: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class VariantInfo(_message.Message):
     __slots__ = ("name", "state", "share", "dimensions", "max_seq_length")
@@ -246,13 +301,15 @@ class VariantInfo(_message.Message):
     def __init__(self, name: _Optional[str] = ..., state: _Optional[str] = ..., share: _Optional[float] = ..., dimensions: _Optional[int] = ..., max_seq_length: _Optional[int] = ...) -> None: ...
 
 class Limits(_message.Message):
-    __slots__ = ("max_texts", "max_text_chars", "max_body_bytes", "request_seconds")
+    __slots__ = ("max_texts", "max_text_chars", "max_body_bytes", "request_seconds", "max_hits")
     MAX_TEXTS_FIELD_NUMBER: _ClassVar[int]
     MAX_TEXT_CHARS_FIELD_NUMBER: _ClassVar[int]
     MAX_BODY_BYTES_FIELD_NUMBER: _ClassVar[int]
     REQUEST_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    MAX_HITS_FIELD_NUMBER: _ClassVar[int]
     max_texts: int
     max_text_chars: int
     max_body_bytes: int
     request_seconds: float
-    def __init__(self, max_texts: _Optional[int] = ..., max_text_chars: _Optional[int] = ..., max_body_bytes: _Optional[int] = ..., request_seconds: _Optional[float] = ...) -> None: ...
+    max_hits: int
+    def __init__(self, max_texts: _Optional[int] = ..., max_text_chars: _Optional[int] = ..., max_body_bytes: _Optional[int] = ..., request_seconds: _Optional[float] = ..., max_hits: _Optional[int] = ...) -> None: ...

@@ -89,7 +89,7 @@ class EmbeddingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Search(self, request, context):
-        """What is nearest to a query in the store that is attached; UNIMPLEMENTED where there is none.
+        """What is nearest to a query in a store; UNIMPLEMENTED where none is attached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
