@@ -164,7 +164,7 @@ def test_a_call_whose_time_is_over_is_told_so_and_the_work_goes_on(registry, gat
         "timeout",
         f"wait: took longer than {SOON:g} seconds",
     )
-    assert gate.entered.is_set()
+    assert gate.entered.wait(60)
     assert not gate.left.is_set()
     gate.open.set()
     assert gate.left.wait(60)
@@ -225,11 +225,11 @@ def test_too_many_calls_at_a_time_are_refused(gate):
 def test_async_tools_end_with_their_time(registry, gate):
     registry.register(gate.wait_async)
     assert error(asyncio.run(registry.acall("wait_async", timeout=SOON)))["code"] == "timeout"
-    assert gate.left.is_set()
+    assert gate.left.wait(60)
     gate.left.clear()
     wrong = error(registry.call("wait_async", timeout=SOON))
     assert wrong["message"] == f"wait_async: took longer than {SOON:g} seconds"
-    assert gate.left.is_set()
+    assert gate.left.wait(60)
 
 
 def test_async_calls_do_not_hold_up_the_event_loop(registry, gate):
