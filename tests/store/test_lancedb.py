@@ -1,17 +1,26 @@
 """What only the store in LanceDB does: exactness on top of float32, indexes, words, many keys."""
 
+import contextlib
+import shutil
 import sys
 
 import numpy as np
 import pytest
 from slow_store import SlowStore, agree
 
-from arrowembed.errors import InvalidArgumentError, MissingDependencyError, StoreFileError
+from arrowembed.errors import (
+    ArrowEmbedError,
+    InvalidArgumentError,
+    MissingDependencyError,
+    StoreFileError,
+    StoreLockedError,
+)
 from arrowembed.store import open_store
 from arrowembed.store.filters import matches, parse
 from arrowembed.store.lancedb import upkeep
 from arrowembed.store.lancedb.columns import MAX_COLUMNS, column
 from arrowembed.store.lancedb.results import records
+from arrowembed.store.lightweight.lock import write_lock
 
 METRICS = ["cosine", "dot", "euclidean"]
 
@@ -345,3 +354,39 @@ def test_a_folder_of_something_else_is_no_store(tmp_path):
     (tmp_path / "file.txt").write_text("important")
     with pytest.raises(InvalidArgumentError, match=r"it has 'file\.txt'"):
         open_store(tmp_path, dimension=2, backend="lancedb")
+
+
+def test_flipped_bytes_are_an_answer_or_an_error(tmp_path, rng):
+    """Whatever is damaged: no crash, no error but ours. LanceDB keeps no checksums to tell by."""
+    whole, copy = tmp_path / "whole", tmp_path / "copy"
+    with open_store(whole, dimension=8, backend="lancedb") as store:
+        ids = [f"{i}" for i in range(50)]
+        metadata = [{"n": i, "text": "x"} for i in range(50)]
+        store.add(ids, ids, vectors=rng.normal(size=(50, 8)), metadata=metadata)
+        store.delete(["3"])
+    files = [path for path in whole.rglob("*") if path.suffix in (".lance", ".manifest", ".arrow")]
+    for number in range(12):
+        shutil.copytree(whole, copy)
+        file = copy / files[number % len(files)].relative_to(whole)
+        content = bytearray(file.read_bytes())
+        for place in rng.integers(len(content), size=8):
+            content[place] ^= 1 << rng.integers(8)
+        file.write_bytes(content[: rng.integers(len(content))] if number % 3 == 0 else content)
+        with contextlib.suppress(ArrowEmbedError), open_store(copy) as store:
+            for call in (
+                lambda: store.get(include=["text", "metadata", "vector"]),
+                lambda: store.search(np.ones(8), filter={"n": {"$gt": 5}}),
+                lambda: store.upsert(["9"], vectors=np.ones((1, 8))),
+            ):
+                with contextlib.suppress(ArrowEmbedError):
+                    call()
+        shutil.rmtree(copy)
+
+
+def test_a_writer_waits_only_so_long_for_another(lance):
+    store = lance(lock_timeout=0.05)
+    with write_lock(store.path / "lock", timeout=0):
+        with pytest.raises(StoreLockedError, match="being written to by somebody else"):
+            store.add(["a"], vectors=np.ones((1, 8)))
+        assert store.search(np.ones(8)) == []
+    store.add(["a"], vectors=np.ones((1, 8)))

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from arrowembed.embedder import Embedder
     from arrowembed.store.filters import Filter
     from arrowembed.store.lancedb.bounds import Query
-    from arrowembed.store.lancedb.exact import Scored
     from arrowembed.store.records import Field, Hit, Record, Rows
     from arrowembed.texts import Texts
 
@@ -203,17 +202,17 @@ class LanceStore(Store):
         vectors = self._query_vectors(texts) if mode == "hybrid" else None
         names = columns_of(fields, "sequence")
 
-        def found(snapshot: Snapshot) -> list[Scored]:
+        def found(snapshot: Snapshot) -> list[list[Hit]]:
             wanted = Wanted(k + offset, snapshot.where(condition), names)
             meanings: Sequence[Query | None] = [None] * len(texts)
             if vectors is not None:
                 meanings = queries_of(snapshot, vectors, self._description.metric)
             return [
-                matching(snapshot, text, meaning, wanted)
+                hits(matching(snapshot, text, meaning, wanted), offset, fields)
                 for text, meaning in zip(texts, meanings, strict=True)
             ]
 
-        return [hits(scored, offset, fields) for scored in self._read(found)]
+        return self._read(found)
 
     def _insert(self, rows: Rows, *, replace: bool) -> None:
         if not len(rows):
@@ -289,7 +288,9 @@ class LanceStore(Store):
         where = snapshot.where(condition)
         sequences = snapshot.sequences(where)
         for table in snapshot.pages(sequences, where, columns_of(fields, "sequence"), batch_size):
-            yield records(table, fields)
+            with reading(self._path):
+                batch = records(table, fields)
+            yield batch
 
     def _search(
         self,
@@ -313,15 +314,17 @@ class LanceStore(Store):
         lookup = look_up({"nprobes": nprobes, "refine_factor": refine_factor, "ef": ef}, k + offset)
         names = columns_of(fields, *NEEDED)
 
-        def found(snapshot: Snapshot) -> list[Scored]:
+        def found(snapshot: Snapshot) -> list[list[Hit]]:
             queries = queries_of(snapshot, vectors, self._description.metric)
             wanted = Wanted(k + offset, snapshot.where(condition), names)
             index = snapshot.indexes.get("vector")
             if exact or index is None:
-                return nearest(snapshot, queries, wanted)
-            return probably_nearest(snapshot, queries, wanted, lookup)
+                scored = nearest(snapshot, queries, wanted)
+            else:
+                scored = probably_nearest(snapshot, queries, wanted, lookup)
+            return [hits(one, offset, fields) for one in scored]
 
-        return [hits(scored, offset, fields) for scored in self._read(found)]
+        return self._read(found)
 
     def _count(self, condition: Filter | None) -> int:
         return self._read(lambda snapshot: snapshot.count(snapshot.where(condition)))
@@ -361,11 +364,13 @@ class LanceStore(Store):
         for _ in range(_ATTEMPTS - 1):
             snapshot = self._snapshot()
             try:
-                return action(snapshot)
+                with reading(self._path):
+                    return action(snapshot)
             except StoreFileError:
                 if self._snapshot() is snapshot:
                     raise
-        return action(self._snapshot())
+        with reading(self._path):
+            return action(self._snapshot())
 
     @contextmanager
     def _changing(self) -> Iterator[Snapshot]:
