@@ -364,7 +364,9 @@ def test_flipped_bytes_are_an_answer_or_an_error(tmp_path, rng):
         metadata = [{"n": i, "text": "x"} for i in range(50)]
         store.add(ids, ids, vectors=rng.normal(size=(50, 8)), metadata=metadata)
         store.delete(["3"])
-    files = [path for path in whole.rglob("*") if path.suffix in (".lance", ".manifest", ".arrow")]
+    suffixes = (".lance", ".manifest", ".arrow")
+    files = [path for path in whole.rglob("*") if path.is_file() and path.suffix in suffixes]
+    assert {path.suffix for path in files} == set(suffixes)
     for number in range(12):
         shutil.copytree(whole, copy)
         file = copy / files[number % len(files)].relative_to(whole)
