@@ -10,7 +10,9 @@ same. Linux only.
 import argparse
 import contextlib
 import os
+import signal
 import statistics
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +140,8 @@ def main() -> None:
         parser.error(f"no engine {', '.join(sorted(unknown))}; known are {', '.join(ENGINES)}")
     if REFERENCE not in options.engines:
         options.engines.insert(0, REFERENCE)
+    # Ended like that, too, it ends the engines' processes, which may be standing still.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     (options.home / "logs").mkdir(parents=True, exist_ok=True)
     parts = ["# Exact search side by side"]
     parts.append(
