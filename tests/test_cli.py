@@ -20,6 +20,7 @@ COMMANDS = [
     "embed",
     "similarity",
     "search",
+    "index",
     "serve",
     "keys",
     "validate",

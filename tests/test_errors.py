@@ -41,6 +41,7 @@ BUILTIN = {
     "StoreNotFoundError": FileNotFoundError,
     "StoreFileError": ValueError,
     "StoreMismatchError": ValueError,
+    "StoreIOError": OSError,
     "StoreLockedError": TimeoutError,
     "DuplicateIdError": ValueError,
     "HandleError": ValueError,

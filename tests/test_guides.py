@@ -8,7 +8,7 @@ import pytest
 GUIDES = Path(__file__).parent.parent / "docs" / "guides"
 
 
-@pytest.mark.parametrize("guide", ["many-callers.md", "memory-and-registry.md"])
+@pytest.mark.parametrize("guide", ["many-callers.md", "memory-and-registry.md", "sharing.md"])
 def test_the_examples_of_a_guide_run(guide, minilm_source):
     examples = re.findall(
         r"^```python\n(.*?)^```", (GUIDES / guide).read_text("utf-8"), re.MULTILINE | re.DOTALL

@@ -5,6 +5,7 @@ import os
 import select
 import signal
 import subprocess
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,10 +25,21 @@ class Worker:
     Threads of an engine that wait by spinning would otherwise take the cores from the others.
     """
 
-    def __init__(self, python: Path, settings: dict[str, Any], log: Path) -> None:
+    def __init__(
+        self,
+        python: Path,
+        settings: dict[str, Any],
+        log: Path,
+        *,
+        module: str = "peers.worker",
+        variables: Mapping[str, str] | None = None,
+        without: Collection[str] = (),
+    ) -> None:
+        """Starts `module`, in an environment with `variables` too, but nothing of `without`."""
         self._log = log
         self._threads: int = settings["threads"]
-        variables = {
+        environment = {
+            **{name: value for name, value in os.environ.items() if name not in without},
             "PYTHONPATH": str(BENCHES),
             "OMP_NUM_THREADS": str(self._threads),
             "RAYON_NUM_THREADS": str(self._threads),
@@ -35,8 +47,9 @@ class Worker:
             "OPENBLAS_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "true",
             "HF_HUB_OFFLINE": "1",
+            **(variables or {}),
         }
-        command = [str(python), "-m", "peers.worker", json.dumps(settings)]
+        command = [str(python), "-m", module, json.dumps(settings)]
         with log.open("w") as errors:
             self._process = subprocess.Popen(
                 command,
@@ -44,7 +57,7 @@ class Worker:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env=os.environ | variables,
+                env=environment,
             )
 
     def __enter__(self) -> Self:

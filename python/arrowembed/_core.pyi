@@ -297,7 +297,7 @@ def quantize(
 class VectorFile:
     """Vectors in a mapped Arrow file.
 
-    Raises StoreFileError, also from every method that reads vectors, if the file is none or was damaged.
+    Raises StoreFileError if the file is none; so do all that read vectors if it was damaged.
     """
 
     def __new__(cls, path: str) -> VectorFile:
@@ -308,7 +308,7 @@ class VectorFile:
         vectors: NDArray[np.float32],
         dtype: Literal["float32", "float16", "int8"] = "float32",
     ) -> None:
-        """Writes vectors of shape (n, dim), n >= 1, all finite, to a file that is whole or not there.
+        """Writes finite vectors of shape (n, dim), n >= 1, to a file that is whole or not there.
 
         float16 rounds them. int8 keeps them as they are, beside a byte for each number that is
         scanned in their place.

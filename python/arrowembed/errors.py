@@ -172,7 +172,7 @@ class StoreFileError(ArrowEmbedError, ValueError):
 class StoreIOError(ArrowEmbedError, OSError):
     """The operating system refused to write to a store, which is as it was before."""
 
-    code = "io"
+    code = "store_io"
 
 
 class StoreMismatchError(ArrowEmbedError, ValueError):

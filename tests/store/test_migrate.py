@@ -114,14 +114,14 @@ def test_a_run_that_goes_on_is_left_alone_and_a_dead_one_removed(tmp_path):
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 @pytest.mark.parametrize("target", BACKENDS)
 def test_a_run_that_is_killed_leaves_no_store_and_can_be_repeated(tmp_path, target):
-    expected = fill(tmp_path / "old", "lightweight", count=20_000)
+    expected = fill(tmp_path / "old", "lightweight", count=4_000)
     script = (
         "from arrowembed.store import migrate as m\n"
         "from arrowembed.store.migrate import migrate\n"
-        "m._BYTES = 4096\n"  # many small steps
+        "m._BYTES = 256\n"  # many small steps
         f"migrate({str(tmp_path / 'old')!r}, {str(tmp_path / 'new')!r}, backend={target!r})\n"
     )
-    for wait in (0.0, 0.1, 0.4):
+    for wait in (0.0, 0.05, 0.2):
         process = subprocess.Popen([sys.executable, "-c", script])
         while not list(tmp_path.glob(".new.migrating-*")) and process.poll() is None:
             time.sleep(0.005)

@@ -156,20 +156,12 @@ def endpoint(*turns):
     served = Endpoint(list(turns))
     app = Starlette(routes=[Route(path, served.answer, methods=["POST"]) for path in TYPES])
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, ws="none"))
-    started = threading.Event()
-    startup = server.startup
-
-    async def start_and_tell(sockets=None):
-        await startup(sockets)
-        started.set()
-
-    server.startup = start_and_tell
-    thread = threading.Thread(target=server.run)
+    socket = server.config.bind_socket()
+    thread = threading.Thread(target=server.run, args=([socket],))
     thread.start()
     try:
-        assert started.wait(60)
-        host, port = server.servers[0].sockets[0].getsockname()
-        served.url = f"http://{host}:{port}"
+        # Connections wait in the socket until the server takes them.
+        served.url = f"http://127.0.0.1:{socket.getsockname()[1]}"
         yield served
     finally:
         server.should_exit = True

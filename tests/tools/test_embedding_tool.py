@@ -142,6 +142,18 @@ def test_what_is_remembered_is_found_and_forgotten(result, store):
     assert result("search", query="anything") == {"hits": [], "omitted": 0}
 
 
+def test_texts_that_the_model_did_not_read_to_the_end_are_told(result, model):
+    # Of this model, a word is a token or more; two more stand around a text.
+    fits, too_long = "the " * (model.max_seq_length - 2), "the " * (model.max_seq_length - 1)
+    texts = ["short", too_long, fits, "語" * 1000]
+    lengths = [len(ids) for ids in model.tokenize([*texts[:3]])["input_ids"]]
+    assert lengths[1:] == [model.max_seq_length] * 2
+    assert result("embed", texts=texts)["truncated"] == [1, 3]
+    assert result("remember", texts=texts)["truncated"] == [1, 3]
+    assert "truncated" not in result("embed", texts=[fits])
+    assert "truncated" not in result("remember", texts=["short"])
+
+
 def test_the_same_text_is_remembered_once(result, store):
     first = result("remember", texts=["a", "b", "a"])["ids"]
     assert len(first) == 2
@@ -298,3 +310,24 @@ def test_arguments_are_checked(model):
         EmbeddingTool(model, max_output_bytes=10)
     with pytest.raises(InvalidArgumentError, match="max_entries: 0"):
         EmbeddingTool(model, max_handles=0)
+
+
+def test_a_store_by_its_path_is_made_and_found_again(bert_mean_folder, tmp_path):
+    folder = tmp_path / "memory"
+    with EmbeddingTool(str(bert_mean_folder), folder) as embedding:
+        assert embedding.execute("embed", {"texts": ["a"]})["ok"]
+        assert not folder.exists()  # nothing is opened before it is needed
+        (name,) = embedding.execute("remember", {"texts": ["the cat sleeps"]})["result"]["ids"]
+    with EmbeddingTool(store=folder) as embedding:
+        embedding.open()
+        # Its model is the store's.
+        assert embedding.execute("embed", {"texts": ["a"]})["result"]["dimension"] == 48
+        (hit,) = embedding.execute("search", {"query": "the cat sleeps"})["result"]["hits"]
+        assert (hit["id"], hit["text"]) == (name, "the cat sleeps")
+    assert embedding.execute("search", {"query": "a"})["error"]["code"] == "closed"
+
+
+def test_a_store_that_was_given_is_not_closed(model, store):
+    with EmbeddingTool(model, store) as embedding:
+        embedding.open()
+    assert store.count() == 0

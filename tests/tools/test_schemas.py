@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from enum import Enum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jsonschema
 import mcp_types
@@ -14,8 +14,8 @@ from openai.types.responses import FunctionToolParam
 from pydantic import Field, TypeAdapter
 
 from arrowembed.errors import InvalidArgumentError
-from arrowembed.tools import Tool, tool
-from arrowembed.tools.forms import FORMS
+from arrowembed.tools import EmbeddingTool, Tool, tool
+from arrowembed.tools.forms import FORMS, structured
 
 ACTIONS = ["embed", "similarity", "search", "remember", "forget"]
 
@@ -100,8 +100,6 @@ def test_every_form_is_what_its_readers_know(embedding, form, kind):
 
 def test_the_tools_of_a_store_need_one(embedding, model):
     assert [tool["title"] for tool in embedding.get_schema()] == ACTIONS
-    from arrowembed.tools import EmbeddingTool
-
     assert [tool["title"] for tool in EmbeddingTool(model).get_schema()] == ACTIONS[:2]
 
 
@@ -132,6 +130,8 @@ def strict_problems(schema, root=True):
         *("exclusiveMaximum", "multipleOf", "minItems", "maxItems"),
     }
     yield from schema.keys() - allowed
+    if "$ref" in schema and len(schema) > 1:
+        yield "a reference does not stand alone"
     if root and schema.get("type") != "object":
         yield "the root is no object"
     if schema.get("type") == "object":
@@ -165,6 +165,37 @@ def test_in_strict_schemas_what_may_be_left_out_may_be_null():
     assert "null" not in json.dumps(properties["days"])
     # No object is open in strict mode, so that this one is text.
     assert properties["options"]["anyOf"][0]["type"] == "string"
+
+
+def test_what_strict_schemas_cannot_say_is_said_in_text():
+    def strange(
+        *,
+        pair: tuple[int, str],
+        anything: Any,
+        list_of_maps: list[dict[str, int]],
+        one: Literal["a"],
+        at: Annotated[Place, Field(description="Where.")],
+        multiple: Annotated[float, Field(multiple_of=0.5)] = 1,
+    ) -> list[Any]:
+        """Takes strange things."""
+        return [pair, anything, list_of_maps, one, at, multiple]
+
+    made = Tool(strange)
+    schema = parameters("openai", made.get_schema("openai"))
+    assert list(strict_problems(schema)) == []
+    assert schema["properties"]["pair"]["type"] == "string"
+    assert schema["properties"]["list_of_maps"]["items"]["type"] == "string"
+    arguments = {
+        "pair": '[1, "b"]',
+        "anything": 3,
+        "list_of_maps": ['{"a": 1}'],
+        "one": "a",
+        "at": {"city": "Ulm", "heights": None},
+        "multiple": None,
+    }
+    jsonschema.validate(arguments, schema)
+    place = {"city": "Ulm", "heights": None}
+    assert made.call(arguments)["result"] == [[1, "b"], 3, [{"a": 1}], "a", place, 1.0]
 
 
 def test_the_combined_tool_knows_the_parameters_of_each_action(embedding):
@@ -201,8 +232,6 @@ def test_what_a_tool_does_to_the_world(embedding):
 
 
 def test_results_in_mcp_are_objects():
-    from arrowembed.tools.forms import structured
-
     forecasts = Tool(forecast)
     schema = forecasts.get_schema("mcp")["outputSchema"]
     assert schema["type"] == "object"
@@ -271,3 +300,20 @@ def test_traits_are_checked(traits, message):
 def test_an_unknown_form_names_the_known():
     with pytest.raises(InvalidArgumentError, match="json_schema, openai"):
         Tool(forecast).get_schema("gemini")
+
+
+def test_results_of_dataclasses_are_objects_with_their_definitions():
+    def nearest() -> Place:
+        """Gives a place."""
+        return Place("Ulm")
+
+    def all_places() -> list[Place]:
+        """Gives places."""
+        return [Place("Ulm")]
+
+    for function in (nearest, all_places):
+        made = Tool(function)
+        schema = made.get_schema("mcp")["outputSchema"]
+        assert schema["type"] == "object"
+        jsonschema.validate(structured(made, made.call()["result"]), schema)
+    assert structured(Tool(nearest), {"city": "Ulm"}) == {"city": "Ulm"}

@@ -307,7 +307,7 @@ def test_many_processes_at_once_keep_to_the_limit(folder):
         print(done, flush=True)
         sys.stdin.read()
     """
-    sharers = [python(code, 12 * size) for _ in range(3)]
+    sharers = [python(code, 12 * size) for _ in range(2)]
     for sharer in sharers:
         sharer.stdin.write("\n")
         sharer.stdin.flush()
@@ -319,15 +319,15 @@ def test_many_processes_at_once_keep_to_the_limit(folder):
     assert clean_shared() == size
 
 
-def test_a_full_disk_is_told(folder, monkeypatch):
-    from arrowembed.tools.sharing import shelf
-
-    def full(*_):
+@pytest.mark.parametrize("step", ["ftruncate", "rename", "fdopen"])
+def test_a_full_disk_is_told(folder, step, monkeypatch):
+    def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(shelf, "_write", full)
-    with pytest.raises(SharedMemoryError, match="No space left on device"):
-        share(VECTORS)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, full)
+        with pytest.raises(SharedMemoryError, match="No space left on device"):
+            share(VECTORS)
     assert files(folder) == []
 
 

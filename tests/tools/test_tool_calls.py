@@ -322,3 +322,31 @@ def test_objects_that_can_be_called_are_tools():
 
     counter = Tool(Counter(), name="count")
     assert [counter.call({"by": 2})["result"], counter.call()["result"]] == [2, 3]
+
+    class Later:
+        """Takes its time."""
+
+        async def __call__(self, value: int) -> int:
+            return value
+
+    assert Tool(Later(), name="later").call({"value": 1})["result"] == 1
+
+
+def test_an_async_function_can_be_called_where_an_event_loop_runs():
+    async def later(value: int) -> int:
+        """Takes its time."""
+        await asyncio.sleep(0)
+        return value
+
+    async def main():
+        return Tool(later).call({"value": 1})
+
+    assert asyncio.run(main())["result"] == 1
+
+
+def test_work_that_was_cancelled_is_answered_too():
+    def give_up() -> None:
+        """Gives up."""
+        raise asyncio.CancelledError
+
+    assert error({}, give_up)["code"] == "cancelled"

@@ -6,7 +6,6 @@ import sys
 import pytest
 
 from arrowembed.tools import ToolRegistry
-from arrowembed.tools.discovery import offered
 
 MODULE = '''
 """A package of somebody else."""
@@ -67,6 +66,7 @@ ENTRY_POINTS = {
     "f-nothing": "weather_tools:nothing",
     "g-no-module": "weather_tools_that_are_not_there:tool",
     "h-no-name": "weather_tools:not_there",
+    "i-ends": "weather_tools_that_end:tool",
 }
 
 
@@ -77,6 +77,7 @@ def package(tmp_path, monkeypatch):
     metadata = site / "weather_tools-1.0.dist-info"
     metadata.mkdir(parents=True)
     (site / "weather_tools.py").write_text(MODULE)
+    (site / "weather_tools_that_end.py").write_text("raise SystemExit('no licence')")
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: weather-tools\nVersion: 1.0\n")
     lines = [f"{name} = {value}" for name, value in ENTRY_POINTS.items()]
     (metadata / "entry_points.txt").write_text("\n".join(["[arrowembed.tools]", *lines, ""]))
@@ -105,6 +106,7 @@ def test_tools_of_packages_are_found_and_the_broken_ones_told(package, registry,
         "f-nothing": "found int",
         "g-no-module": "No module named 'weather_tools_that_are_not_there'",
         "h-no-name": "has no attribute 'not_there'",
+        "i-ends": "SystemExit: no licence",
     }.items():
         assert part in errors[name]
     assert registry.call("forecast", {"city": "Ulm"})["result"] == "sunny in Ulm"
@@ -128,15 +130,12 @@ def test_they_are_found_in_a_fresh_process(package):
 
 
 def test_the_tools_of_this_package_are_offered_too(bert_mean_folder, monkeypatch, tmp_path):
-    from arrowembed.tools import EmbeddingTool
-
     monkeypatch.setenv("ARROWEMBED_MODEL", str(bert_mean_folder))
     registry = ToolRegistry()
-    assert registry.register(*offered(EmbeddingTool.from_env)) == ["embed", "similarity"]
+    (found,) = [entry for entry in registry.discover() if entry.package == "arrowembed"]
+    assert (found.entry_point, found.tools) == ("embedding", ("embed", "similarity"))
     assert registry.call("embed", {"texts": ["a"]})["ok"]
     monkeypatch.setenv("ARROWEMBED_STORE", str(tmp_path / "store"))
-    assert [tool.name for tool in offered(EmbeddingTool.from_env)][2:] == [
-        "search",
-        "remember",
-        "forget",
-    ]
+    registry = ToolRegistry()
+    registry.discover()
+    assert len(registry) == 5

@@ -77,6 +77,7 @@ def test_functions_and_all_that_has_tools_can_be_registered(registry, embedding)
     assert "plus" in registry
     assert len(registry) == 13
     assert registry.call("memory_embed", {"texts": ["a"]})["ok"]
+    assert error(registry.call("memory_embed"))["message"] == "memory_embed: texts is missing"
     registry.unregister("plus")
     registry.unregister("plus")
     assert "plus" not in registry
@@ -111,6 +112,9 @@ def test_unknown_tools_are_told_the_nearest(registry):
         "no tool 'pluss'; did you mean \"plus\"?",
     )
     assert "there are plus, clear" in error(registry.call("x" * 1000))["message"]
+    for name in (None, 3, ["plus"], {}, "\ud800"):
+        assert error(registry.call(name))["code"] == "unknown_tool"
+        assert error(asyncio.run(registry.acall(name)))["code"] == "unknown_tool"
     assert error(asyncio.run(registry.acall("minus")))["code"] == "unknown_tool"
 
 
@@ -160,7 +164,7 @@ def test_a_call_whose_time_is_over_is_told_so_and_the_work_goes_on(registry, gat
         "timeout",
         f"wait: took longer than {SOON:g} seconds",
     )
-    assert gate.entered.is_set()
+    assert gate.entered.wait(60)
     assert not gate.left.is_set()
     gate.open.set()
     assert gate.left.wait(60)
@@ -221,11 +225,11 @@ def test_too_many_calls_at_a_time_are_refused(gate):
 def test_async_tools_end_with_their_time(registry, gate):
     registry.register(gate.wait_async)
     assert error(asyncio.run(registry.acall("wait_async", timeout=SOON)))["code"] == "timeout"
-    assert gate.left.is_set()
+    assert gate.left.wait(60)
     gate.left.clear()
     wrong = error(registry.call("wait_async", timeout=SOON))
     assert wrong["message"] == f"wait_async: took longer than {SOON:g} seconds"
-    assert gate.left.is_set()
+    assert gate.left.wait(60)
 
 
 def test_async_calls_do_not_hold_up_the_event_loop(registry, gate):

@@ -215,7 +215,8 @@ def search(
     arrowembed index search papers "graph theory" --filter '{"year": {"$gte": 2020}}'
     """
     _set_threads(threads)
-    given = {name: value for name, value in options.items() if value is not None}
+    # By meaning searches every store; the others are options of LanceDB.
+    given = {n: value for n, value in options.items() if value is not None and value != "vector"}
     with _opened(store) as opened:
         hits = opened.search(query, top_k, filter=_parsed(condition), **given)
     for hit in hits:

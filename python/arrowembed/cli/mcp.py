@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+from arrowembed.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 
 @click.command()
@@ -99,8 +105,24 @@ def mcp(
 
         stdio.run(offer)
     else:
-        from arrowembed.tools.mcp import http  # noqa: PLC0415 - slow to import
-
+        http = _http()
         http.run(
             offer, host=host, port=port, allowed_hosts=allowed_hosts, api_keys_file=api_keys_file
         )
+
+
+def _http() -> ModuleType:
+    """What serves over HTTP.
+
+    Raises:
+        MissingDependencyError: The package `mcp` is not installed.
+    """
+    try:
+        from arrowembed.tools.mcp import http  # noqa: PLC0415 - an extra, and slow to import
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "arrowembed":
+            raise
+        raise MissingDependencyError.of(
+            error.name, purpose="arrowembed mcp", install='"arrowembed[mcp]"'
+        ) from error
+    return http

@@ -7,23 +7,25 @@ that of the store here, once. A backend stores and finds checked rows of vectors
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from operator import index
 from typing import TYPE_CHECKING, Any, Self, TypedDict
 
 import numpy as np
 
-from arrowembed.errors import ClosedError, InvalidArgumentError, StoreMismatchError
+from arrowembed.errors import ClosedError, InvalidArgumentError
 from arrowembed.store.filters import Filter, parse
+from arrowembed.store.model import LazyEmbedder
 from arrowembed.store.records import (
     DEFAULT_FIELDS,
     Field,
     Hit,
     Record,
     Rows,
+    checked_count,
     checked_fields,
     checked_ids,
     checked_metadata,
     checked_texts,
+    checked_vectors,
 )
 from arrowembed.texts import as_texts, is_texts
 
@@ -63,6 +65,20 @@ class StoreInfo(TypedDict):
 
 class Store(ABC):
     """Entries in a folder. Made by `open_store`; safe to share between threads.
+
+    >>> from arrowembed.store import open_store
+    >>> store = open_store("points", dimension=2, metric="euclidean")
+    >>> store.add(["a", "b"], vectors=[[0, 0], [3, 4]], metadata=[{"n": 1}, {"n": 2}])
+    >>> [(hit.id, hit.score) for hit in store.search([0, 0])]
+    [('a', 0.0), ('b', -5.0)]
+    >>> store.search([0, 0], filter={"n": {"$gt": 1}}, include=[])
+    [Hit(id='b', text=None, metadata=None, vector=None, score=-5.0)]
+    >>> store.upsert(["b"], ["now with a text"], vectors=[[1, 0]])
+    >>> store.get(["b"])
+    [Record(id='b', text='now with a text', metadata={}, vector=None)]
+    >>> store.delete(["a"]), len(store)
+    (1, 1)
+    >>> store.close()
 
     Args:
         path: The folder.
@@ -154,8 +170,8 @@ class Store(ABC):
             offset: So many are passed over.
             include: Of "text", "metadata" and "vector", what is wanted.
         """
-        offset = _checked_count("offset", offset, 0)
-        limit = None if limit is None else _checked_count("limit", limit, 0)
+        offset = checked_count("offset", offset, 0)
+        limit = None if limit is None else checked_count("limit", limit, 0)
         fields = checked_fields(include)
         condition = parse(filter)
         self._check_open()
@@ -178,7 +194,7 @@ class Store(ABC):
             include: Of "text", "metadata" and "vector", what is wanted.
             batch_size: Most entries of a batch.
         """
-        batch_size = _checked_count("batch_size", batch_size, 1)
+        batch_size = checked_count("batch_size", batch_size, 1)
         fields = checked_fields(include)
         condition = parse(filter)
         self._check_open()
@@ -341,7 +357,7 @@ class Store(ABC):
     def _checked_search(
         self, k: int, filter: Mapping[str, Any] | None, offset: int, include: Iterable[str]
     ) -> tuple[int, Filter | None, int, tuple[Field, ...]]:
-        k, offset = _checked_count("k", k, 1), _checked_count("offset", offset, 0)
+        k, offset = checked_count("k", k, 1), checked_count("offset", offset, 0)
         if k + offset > MAX_K:
             raise InvalidArgumentError(f"k: {k} from {offset} on; at most {MAX_K} can be had")
         fields = checked_fields(include)
@@ -369,7 +385,7 @@ class Store(ABC):
         matrix = (
             self._model.get().encode_document(documents or [])
             if vectors is None
-            else self._matrix("vectors", vectors)
+            else checked_vectors("vectors", vectors, self._description.dimension)
         )
         if len(matrix) != len(names):
             raise InvalidArgumentError(f"vectors: {len(matrix)} for {len(names)} ids")
@@ -388,71 +404,11 @@ class Store(ABC):
         if is_texts(queries):
             vectors: NDArray[np.float32] = self._model.get().encode_query(as_texts(queries))
             return vectors
-        return self._matrix("query", queries)  # type: ignore[arg-type] # not texts
-
-    def _matrix(self, name: str, vectors: ArrayLike) -> NDArray[np.float32]:
-        """Checked vectors, shape (n, dimension)."""
-        try:
-            with np.errstate(over="ignore"):  # what is too large becomes infinite, told below
-                matrix = np.ascontiguousarray(vectors, dtype=np.float32)
-        except (TypeError, ValueError) as error:
-            raise InvalidArgumentError(f"{name}: expected numbers: {error}") from error
-        dimension = self._description.dimension
-        if matrix.size == 0 and matrix.ndim <= 2:
-            return np.empty((0, dimension), dtype=np.float32)
-        if matrix.ndim != 2 or matrix.shape[1] != dimension:
-            raise InvalidArgumentError(
-                f"{name}: shape {matrix.shape}; the store has vectors of {dimension} numbers"
-            )
-        finite = np.isfinite(matrix).all(axis=1)
-        if not finite.all():
-            raise InvalidArgumentError(
-                f"{name}[{int(finite.argmin())}]: holds a NaN, an infinity or a number too large "
-                "for float32"
-            )
-        return matrix
+        return checked_vectors("query", queries, self._description.dimension)  # type: ignore[arg-type] # not texts
 
     def _check_open(self) -> None:
         if self._closed:
             raise ClosedError(f"the store at {str(self._path)!r} was closed")
-
-
-class LazyEmbedder:
-    """The model of a store: one that was given, or that is opened when it is first needed."""
-
-    def __init__(self, description: Description, path: Path, given: Embedder | None) -> None:
-        self._description, self._path, self._embedder = description, path, given
-        if given is not None:
-            description.check_model(path, given)
-
-    def get(self) -> Embedder:
-        """The model.
-
-        Raises:
-            StoreMismatchError: The store has none, or what is found under its name is another one.
-            ModelNotFoundError: It is not to be found under its name.
-        """
-        if self._embedder is None:
-            use = self._description.model
-            if use is None:
-                raise StoreMismatchError(
-                    f"the store at {str(self._path)!r} was made for vectors, not for texts; "
-                    "pass vectors, or make a store with a model"
-                )
-            embedder = use.open()
-            self._description.check_model(self._path, embedder)
-            self._embedder = embedder
-        return self._embedder
-
-
-def _checked_count(name: str, value: object, least: int) -> int:
-    try:
-        count = -1 if isinstance(value, bool) else index(value)  # type: ignore[arg-type] # if not
-    except TypeError:
-        count = -1
-    if count < least:
-        raise InvalidArgumentError(f"{name}: {value!r}; expected a whole number from {least} on")
-    return count
 
 
 def _size(file: Path) -> int:

@@ -35,7 +35,7 @@ MAX_DIMENSION = 65_536
 def open_store(
     path: str | os.PathLike[str],
     *,
-    model: Embedder | str | None = None,
+    model: Embedder | str | os.PathLike[str] | None = None,
     dimension: int | None = None,
     metric: Metric | None = None,
     dtype: VectorType | None = None,
@@ -44,6 +44,11 @@ def open_store(
     **options: Any,
 ) -> Store:
     """Opens the store in a folder, or makes one there.
+
+    >>> with open_store("memory", model="all-MiniLM-L6-v2") as store:
+    ...     store.add(["1"], ["Her birthday is in May."])
+    >>> open_store("memory").search("When was she born?")[0].text
+    'Her birthday is in May.'
 
     A store remembers what it was made with; to open it again the path is enough. What is asked for
     all the same must be what it has.
@@ -90,12 +95,12 @@ def open_store(
     return backend_class(description.backend)(folder, description, embedder, **options)
 
 
-def _opened(model: Embedder | str | None) -> Embedder | None:
-    if not isinstance(model, str):
+def _opened(model: Embedder | str | os.PathLike[str] | None) -> Embedder | None:
+    if not isinstance(model, (str, os.PathLike)):
         return model
     from arrowembed.registry import shared  # noqa: PLC0415 - opens the engine
 
-    return shared(model)
+    return shared(os.fspath(model))
 
 
 def _described(

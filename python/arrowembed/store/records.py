@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import operator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -15,7 +16,7 @@ from arrowembed.texts import as_texts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from arrowembed.texts import Texts
 
@@ -150,6 +151,47 @@ def checked_fields(include: Iterable[str]) -> tuple[Field, ...]:
         if name not in FIELDS:
             raise InvalidArgumentError(f"include: {name!r}; known are {', '.join(FIELDS)}")
     return tuple(name for name in FIELDS if name in wanted)
+
+
+def checked_vectors(name: str, vectors: ArrayLike, dimension: int) -> NDArray[np.float32]:
+    """Vectors as they are stored: C-contiguous, shape (n, dimension).
+
+    Raises:
+        InvalidArgumentError: They are of another shape, no numbers, or not finite.
+    """
+    try:
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, told below
+            matrix = np.ascontiguousarray(vectors, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgumentError(f"{name}: expected numbers: {error}") from error
+    if matrix.size == 0 and matrix.ndim <= 2:
+        return np.empty((0, dimension), dtype=np.float32)
+    if matrix.ndim != 2 or matrix.shape[1] != dimension:
+        raise InvalidArgumentError(
+            f"{name}: shape {matrix.shape}; the store has vectors of {dimension} numbers"
+        )
+    finite = np.isfinite(matrix).all(axis=1)
+    if not finite.all():
+        raise InvalidArgumentError(
+            f"{name}[{int(finite.argmin())}]: holds a NaN, an infinity or a number too large "
+            "for float32"
+        )
+    return matrix
+
+
+def checked_count(name: str, value: Any, least: int) -> int:
+    """A whole number, of Python or NumPy.
+
+    Raises:
+        InvalidArgumentError: It is none, or less than `least`.
+    """
+    try:
+        count = -1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        count = -1
+    if count < least:
+        raise InvalidArgumentError(f"{name}: {value!r}; expected a whole number from {least} on")
+    return count
 
 
 def _checked_key(where: str, key: object) -> str:

@@ -66,7 +66,7 @@ def __getattr__(name: str) -> Any:
     try:
         module = import_module(f"{__name__}.{_MODULES[name]}")
     except ModuleNotFoundError as error:
-        if error.name not in ("pydantic", "docstring_parser"):
+        if error.name not in ("pydantic", "typing_extensions"):
             raise
         raise MissingDependencyError.of(
             error.name, purpose=f"arrowembed.tools.{name}", install='"arrowembed[tools]"'

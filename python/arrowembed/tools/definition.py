@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import re
-from copy import copy
-from dataclasses import dataclass, replace
+from contextvars import copy_context
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, get_args, overload
 
-from arrowembed.errors import InvalidArgumentError
+from arrowembed.errors import InvalidArgumentError, MissingDependencyError
 from arrowembed.tools.forms import Form, in_form
 from arrowembed.tools.outcome import Outcome, failure, success, told
 
@@ -58,6 +58,9 @@ class Traits:
     """Seconds it may take where the registry's limit does not fit it."""
     max_output_bytes: int = MAX_OUTPUT_BYTES
     """Of its result as JSON; more is an error."""
+
+
+_TRAITS = tuple(field.name for field in fields(Traits))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +149,8 @@ class Tool:
     @property
     def is_async(self) -> bool:
         """Whether its function is."""
-        return inspect.iscoroutinefunction(self.function)
+        called = getattr(self.function, "__call__", None)  # noqa: B004 - of an object
+        return inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(called)
 
     @property
     def title(self) -> str:
@@ -165,23 +169,25 @@ class Tool:
         Raises:
             InvalidArgumentError: A parameter has no type, or one that JSON cannot have.
         """
-        from arrowembed.tools.parameters import Parameters  # noqa: PLC0415 - not before it is used
-
+        try:
+            from arrowembed.tools.parameters import Parameters  # noqa: PLC0415 - when it is used
+        except ModuleNotFoundError as error:
+            raise MissingDependencyError.of(
+                str(error.name), purpose="a tool", install='"arrowembed[tools]"'
+            ) from error
         return Parameters(self.function, self.name, self.traits.example)
 
     @cached_property
     def returns(self) -> Returns:
         """What it gives."""
-        from arrowembed.tools.returns import Returns  # noqa: PLC0415 - not before it is used
+        from arrowembed.tools.returns import Returns  # noqa: PLC0415 - when it is used
 
         return Returns(self.function, self.name)
 
     def prefixed(self, prefix: str) -> Self:
         """The same tool under a longer name."""
-        named = copy(self)
-        named.name = prefix + self.name
-        _check(named.name, named.traits)
-        return named
+        traits = replace(self.traits, name=prefix + self.name)
+        return type(self)(self.function, **{name: getattr(traits, name) for name in _TRAITS})
 
     def get_schema(self, form: Form = "json_schema") -> dict[str, Any]:
         """What a model is told of it.
@@ -210,14 +216,14 @@ class Tool:
     def answer(self, arguments: Mapping[str, Any] | str | bytes | None) -> Answer:
         """`call`, with sizes."""
         if self.is_async:
-            from asyncio import run  # noqa: PLC0415 - slow to import
-
-            return run(self.aanswer(arguments))
+            return self._in_loop(arguments)
         size = 0
         try:
             values, size = self.parameters.read(arguments)
             return self._given(self.function(**values), size)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the caller is told
             return Answer(told(error, self.name), size)
 
     async def aanswer(self, arguments: Mapping[str, Any] | str | bytes | None) -> Answer:
@@ -230,6 +236,14 @@ class Tool:
             return self._given(await self.function(**values), size)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller is told
             return Answer(told(error, self.name), size)
+
+    def _in_loop(self, arguments: Mapping[str, Any] | str | bytes | None) -> Answer:
+        """The answer of an async function, on a thread: this one may have an event loop."""
+        from asyncio import run  # noqa: PLC0415 - slow to import
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - slow to import
+
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(copy_context().run, run, self.aanswer(arguments)).result()
 
     def _given(self, value: Any, input_bytes: int) -> Answer:
         """The answer with what the function gave."""

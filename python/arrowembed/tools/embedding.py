@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 import numpy as np
 from pydantic import Field
 
 from arrowembed.embedder import Embedder
-from arrowembed.errors import InvalidArgumentError, StoreNotFoundError
-from arrowembed.registry import shared
+from arrowembed.errors import InvalidArgumentError, TextTooLongError
 from arrowembed.store.base import Store
-from arrowembed.store.factory import open_store
 from arrowembed.tools.combined import combined
 from arrowembed.tools.definition import Tool, tool
 from arrowembed.tools.handles import HandleTable
@@ -41,7 +38,7 @@ from arrowembed.tools.kinds import (
 )
 from arrowembed.tools.outcome import ToolError, did_you_mean, failure
 from arrowembed.tools.room import MAX_TEXT, MIN_BYTES, fitted
-from arrowembed.tools.running import in_forked_child
+from arrowembed.tools.sources import Sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -51,11 +48,14 @@ if TYPE_CHECKING:
     from arrowembed.tools.forms import Form
     from arrowembed.tools.outcome import Outcome
 
-DEFAULT_MODEL = "all-MiniLM-L6-v2"
 MODEL_VARIABLE, STORE_VARIABLE = "ARROWEMBED_MODEL", "ARROWEMBED_STORE"
 
 _VALUE_BYTES = 11
 """Of one number of a vector in JSON: sign, point, leading zero, six decimals, comma, and one."""
+
+
+_SPECIAL_TOKENS = 8
+"""At most, around a text."""
 
 
 class EmbeddingTool:
@@ -97,12 +97,9 @@ class EmbeddingTool:
             raise InvalidArgumentError(
                 f"max_output_bytes: {max_output_bytes}; expected at least {MIN_BYTES}"
             )
-        self._model, self._store = model, store
-        self._owns_store = not isinstance(store, Store)
+        self._sources = Sources(model, store)
         self._max_output_bytes, self._shared_seconds = max_output_bytes, shared_seconds
         self._handles = HandleTable(max_handles, max_handle_bytes)
-        self._renew()
-        in_forked_child(self._renew)
         actions: list[Callable[..., Any]] = [self.embed, self.similarity]
         if store is not None:
             actions += [self.search, self.remember, self.forget]
@@ -165,20 +162,16 @@ class EmbeddingTool:
         Raises:
             ToolError: There is none.
         """
-        return self._opened_store()
+        return self._sources.store()
 
     def open(self) -> Self:
         """Opens model and store now, for example on another thread while nothing is asked yet."""
-        self._embedder()
-        if self._store is not None:
-            self._opened_store()
+        self._sources.open()
         return self
 
     def close(self) -> None:
         """Closes the store, if it was opened here."""
-        with self._lock:
-            if self._owns_store and isinstance(self._store, Store):
-                self._store.close()
+        self._sources.close()
 
     def __enter__(self) -> Self:
         return self
@@ -205,15 +198,15 @@ class EmbeddingTool:
         compare or search texts, give them to these directly instead.
 
         Args:
-            texts: The texts. What is beyond the model's limit of some hundred words is not seen.
+            texts: The texts. Of long ones the model may not read the end; the result says so.
             kind: What they are for: a search query, a document to be found, or just text.
             return_: A handle, the numbers themselves (few texts only), or shared memory for another
                 program on this machine.
             ids: Names of the vectors in shared memory.
         """
         if ids is not None and len(ids) != len(texts):
-            raise ToolError(f"ids: {len(ids)} for {len(texts)} texts")
-        embedder = self._embedder()
+            raise InvalidArgumentError(f"ids: {len(ids)} for {len(texts)} texts")
+        embedder = self._sources.model()
         self._check_room(len(texts), embedder.dimension, return_)
         encode = {
             "text": embedder.encode,
@@ -222,6 +215,8 @@ class EmbeddingTool:
         }[kind]
         vectors = encode(texts)
         embedded = Embedded(count=len(texts), dimension=vectors.shape[1], dtype="float32")
+        if truncated := _truncated(embedder, texts):
+            embedded["truncated"] = truncated
         match return_:
             case "values":
                 embedded["values"] = _rounded(vectors)
@@ -246,7 +241,7 @@ class EmbeddingTool:
             a: Texts, or the handle of vectors.
             b: Texts, or the handle of vectors, to compare them with.
         """
-        embedder = self._embedder()
+        embedder = self._sources.model()
         left, right = (self._vectors(embedder, side) for side in (a, b))
         most = self._max_output_bytes // (2 * _VALUE_BYTES)
         if len(left) * len(right) > most:
@@ -285,7 +280,7 @@ class EmbeddingTool:
             max_characters: Of each text; longer ones are shortened.
         """
         looked_for: Any = query if isinstance(query, str) else self._one_vector(query)
-        hits = self._opened_store().search(looked_for, k, filter=filter)
+        hits = self.store.search(looked_for, k, filter=filter)
         return fitted(hits, self._max_output_bytes, max_characters)
 
     @tool(
@@ -314,9 +309,12 @@ class EmbeddingTool:
             texts = list(dict.fromkeys(texts))
         names = [_id_of(text) for text in texts] if ids is None else ids
         if len(names) != len(texts):
-            raise ToolError(f"ids: {len(names)} for {len(texts)} texts")
-        self._opened_store().upsert(names, texts, metadata=[metadata] * len(texts))
-        return {"ids": names}
+            raise InvalidArgumentError(f"ids: {len(names)} for {len(texts)} texts")
+        self.store.upsert(names, texts, metadata=[metadata] * len(texts))
+        remembered = Remembered(ids=names)
+        if truncated := _truncated(self._sources.model(), texts):
+            remembered["truncated"] = truncated
+        return remembered
 
     @tool(
         title="Forget texts",
@@ -332,32 +330,7 @@ class EmbeddingTool:
             ids: As remember or search gave them.
             filter: Only texts with such metadata; see search. Give ids, a filter or both.
         """
-        return {"deleted": self._opened_store().delete(ids, filter=filter)}
-
-    def _embedder(self) -> Embedder:
-        """The model, opened if it is not yet."""
-        if isinstance(self._model, Embedder):
-            return self._model
-        use = None
-        if self._model is None and self._store is not None:
-            use = self._opened_store().description.model
-        self._model = shared(self._model or DEFAULT_MODEL) if use is None else use.open()
-        return self._model
-
-    def _opened_store(self) -> Store:
-        """The store, opened or made if it is not yet."""
-        with self._lock:
-            if not isinstance(self._store, Store):
-                if self._store is None:
-                    raise ToolError("there is no store", code="no_store")
-                self._store = self._open(self._store)
-            return self._store
-
-    def _open(self, folder: str | os.PathLike[str]) -> Store:
-        try:
-            return open_store(folder, model=self._model)
-        except StoreNotFoundError:
-            return open_store(folder, model=DEFAULT_MODEL)
+        return {"deleted": self.store.delete(ids, filter=filter)}
 
     def _vectors(self, embedder: Embedder, side: list[str] | Handle) -> NDArray[np.float32]:
         if isinstance(side, list):
@@ -370,6 +343,7 @@ class EmbeddingTool:
         if len(vectors) != 1:
             raise ToolError(
                 f"query: the handle has {len(vectors)} vectors",
+                code="invalid_argument",
                 hint="Search with one at a time: embed the one text, or give it as the query.",
             )
         return vectors.reshape(-1)
@@ -385,13 +359,23 @@ class EmbeddingTool:
                 hint='Ask for return "reference" or "shared", or for fewer texts at a time.',
             )
 
-    def _renew(self) -> None:
-        self._lock = threading.RLock()
-
 
 def _id_of(text: str) -> str:
     """An id that is the same for the same text."""
     return f"m-{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def _truncated(embedder: Embedder, texts: list[str]) -> list[int]:
+    """Positions of the texts that are longer than the model's limit, prompts aside."""
+    found = []
+    for position, text in enumerate(texts):
+        # No token is less than a byte.
+        if len(text.encode()) >= embedder.max_seq_length - _SPECIAL_TOKENS:
+            try:
+                embedder.tokenize(text, prompt="", truncate=False)
+            except TextTooLongError:
+                found.append(position)
+    return found
 
 
 def _rounded(numbers: NDArray[np.float32]) -> list[list[float]]:

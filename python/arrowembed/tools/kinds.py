@@ -29,6 +29,12 @@ Kind: TypeAlias = Literal["text", "query", "document"]
 Returned: TypeAlias = Literal["reference", "values", "shared"]
 
 
+Truncated: TypeAlias = Annotated[
+    list[int],
+    Field(description="Positions of texts whose end the model did not read; better divide them."),
+]
+
+
 class Handle(TypedDict):
     """Vectors that `embed` gave a handle for."""
 
@@ -47,11 +53,12 @@ class SharedVectors(TypedDict):
 
 
 class Embedded(TypedDict):
-    """What `embed` gives: of the last three what was asked for."""
+    """What `embed` gives: of handle, values and shared what was asked for."""
 
     count: int
     dimension: int
     dtype: Literal["float32"]
+    truncated: NotRequired[Truncated]
     handle: NotRequired[
         Annotated[str, Field(description="Stands for the vectors in similarity and search.")]
     ]
@@ -95,6 +102,7 @@ class Remembered(TypedDict):
     """What `remember` gives."""
 
     ids: Annotated[list[str], Field(description="Of the entries, in the order of the texts.")]
+    truncated: NotRequired[Truncated]
 
 
 class Forgotten(TypedDict):

@@ -68,6 +68,7 @@ HINTS: dict[str, str] = {
     "duplicate_id": "Choose another id.",
     # It comes at a bad time.
     "timeout": "Ask for less at a time, or call again later.",
+    "cancelled": "Call again if the result is still wanted.",
     "busy": _AGAIN,
     "queue_full": _AGAIN,
     "store_locked": _AGAIN,
@@ -115,7 +116,7 @@ def failure(code: str, message: str, hint: str | None = None) -> Failure:
     }
 
 
-def told(error: Exception, tool: str) -> Failure:
+def told(error: BaseException, tool: str) -> Failure:
     """What the caller of a tool is told of an exception.
 
     Errors of this package and `ToolError`s are told in full. Of others only their kind is: what
@@ -125,6 +126,8 @@ def told(error: Exception, tool: str) -> Failure:
         return failure(error.code, str(error), error.hint)
     if isinstance(error, ArrowEmbedError):
         return failure(error.code, str(error))
+    if not isinstance(error, Exception):
+        return failure("cancelled", f"{tool}: was cancelled")
     where = "".join(traceback.format_tb(error.__traceback__))
     _logger.error("tool %s failed with %s\n%s", tool, type(error).__name__, where)
     return failure("internal", f"{tool}: failed with {type(error).__name__}")

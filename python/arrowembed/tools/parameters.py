@@ -6,6 +6,8 @@ pydantic does both, from the annotations; descriptions come from the docstring.
 from __future__ import annotations
 
 import inspect
+from copy import deepcopy
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from docstring_parser import DocstringStyle
@@ -97,6 +99,10 @@ class Parameters:
 
     def schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of an object with the arguments."""
+        return deepcopy(self._schema)
+
+    @cached_property
+    def _schema(self) -> dict[str, Any]:
         schema = self.model.model_json_schema(schema_generator=PlainSchema)
         del schema["title"]
         return {**schema, "properties": schema.get("properties", {})}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from arrowembed.errors import InvalidArgumentError
 from arrowembed.tools.definition import SCOPES, Answer, Tool
 from arrowembed.tools.discovery import Discovered, ToolProvider, entry_points, offered, package_of
-from arrowembed.tools.outcome import did_you_mean, failure
+from arrowembed.tools.outcome import did_you_mean, failure, shortened
 from arrowembed.tools.running import Workers
 from arrowembed.tools.usage import Meter
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT = 60.0
 """Seconds."""
+
+_MAX_ERROR = 500
+"""Characters told of an entry point that is broken."""
 
 
 class _AsRegistered:
@@ -199,18 +202,19 @@ class ToolRegistry:
 
     def _checked(self, name: str, grants: Collection[Scope] | None) -> Tool | Failure:
         """The tool, if the caller may use it."""
-        tool = self._tools.get(name)
-        known = [tool.name for tool in self.tools(grants)]
+        named = str(name)  # a model's, which may be anything
+        tool = self._tools.get(named)
         if tool is None:
-            near = did_you_mean(name, known) or f"; there are {', '.join(known) or 'none'}"
-            return failure("unknown_tool", f"no tool {name[:100]!r}{near}")
-        if tool.name not in known:
-            message = f"{name}: needs the permission {tool.traits.scope!r}"
-            denied = failure("permission_denied", message)
-            with self._meter.call(tool.name) as answers:
-                answers.append(Answer(denied))
-            return denied
-        return tool
+            known = [tool.name for tool in self.tools(grants)]
+            near = did_you_mean(named, known) or f"; there are {', '.join(known) or 'none'}"
+            return failure("unknown_tool", f"no tool {named[:100]!r}{near}")
+        if tool.traits.scope in self._allowed(grants):
+            return tool
+        message = f"{named}: needs the permission {tool.traits.scope!r}"
+        denied = failure("permission_denied", message)
+        with self._meter.call(tool.name) as answers:
+            answers.append(Answer(denied))
+        return denied
 
     def _answer(
         self,
@@ -270,8 +274,9 @@ class ToolRegistry:
         package = package_of(entry)
         try:
             names = self.register(*offered(entry.load()))
-        except Exception as error:  # noqa: BLE001 - a package of somebody else
-            return Discovered(entry.name, package, error=f"{type(error).__name__}: {error}")
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a package of somebody else
+            message = shortened(f"{type(error).__name__}: {error}", _MAX_ERROR)
+            return Discovered(entry.name, package, error=message)
         return Discovered(entry.name, package, tuple(names))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+from copy import deepcopy
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, TypeAdapter
@@ -12,6 +13,7 @@ from pydantic_core import PydanticSerializationError
 from arrowembed.errors import InvalidArgumentError
 from arrowembed.tools.outcome import ToolError
 from arrowembed.tools.parameters import PlainSchema, type_hints
+from arrowembed.tools.room import json_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +40,17 @@ class Returns:
 
     def schema(self) -> dict[str, Any]:
         """JSON Schema 2020-12 of the result."""
+        return deepcopy(self._schema)
+
+    @cached_property
+    def are_objects(self) -> bool:
+        """Whether all values are JSON objects, as the schema says; unions are not taken for it."""
+        name = self._schema.get("$ref", "").removeprefix("#/$defs/")
+        found = self._schema.get("$defs", {}).get(name, self._schema)
+        return bool(found.get("type") == "object")
+
+    @cached_property
+    def _schema(self) -> dict[str, Any]:
         return self._adapter.json_schema(mode="serialization", schema_generator=PlainSchema)
 
     def plain(self, value: Any) -> tuple[Any, int]:
@@ -48,8 +61,7 @@ class Returns:
         """
         try:
             plain = self._adapter.dump_python(value, mode="json", warnings="error")
-            text = json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-            return plain, len(text.encode())
+            return plain, json_bytes(plain)
         except (PydanticSerializationError, ValueError, TypeError) as error:
             # What the error says would quote the value.
             raise ToolError(

@@ -20,6 +20,8 @@ MAX_TEXT = 4000
 _MAX_METADATA = 2048
 """Bytes of one entry's metadata."""
 
+_written = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+
 _AROUND = 64
 """Bytes of a result around its entries."""
 
@@ -36,8 +38,8 @@ def fitted(hits: Iterable[Hit], max_bytes: int, max_characters: int) -> Found:
     free = max_bytes - _AROUND
     omitted = 0
     for hit in hits:
-        entry = _entry(hit, max_characters)
-        free -= json_bytes(entry) + 1
+        entry, size = _entry(hit, max_characters)
+        free -= size + 1
         if omitted or free < 0:
             omitted += 1
         else:
@@ -46,16 +48,23 @@ def fitted(hits: Iterable[Hit], max_bytes: int, max_characters: int) -> Found:
 
 
 def json_bytes(value: Any) -> int:
-    """Length of a value as JSON, in UTF-8."""
-    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode())
+    """Length of a value as JSON, in UTF-8.
+
+    Raises:
+        ValueError: It holds a NaN, an infinity or half a surrogate pair, or goes round in a circle.
+    """
+    return len(_written(value).encode())
 
 
-def _entry(hit: Hit, max_characters: int) -> Entry:
+def _entry(hit: Hit, max_characters: int) -> tuple[Entry, int]:
+    """An entry as it is shown, and its bytes."""
     text, metadata = hit.text, hit.metadata or {}
     entry: Entry = {"id": hit.id, "score": round(hit.score, 6), "text": text, "metadata": metadata}
     if text is not None and len(text) > max_characters:
         marker = f"… [{max_characters} of {len(text)} characters]"
         entry["text"], entry["shortened"] = text[:max_characters] + marker, True
-    if json_bytes(metadata) > _MAX_METADATA:
+    size = json_bytes(entry)
+    if size > _MAX_METADATA and json_bytes(metadata) > _MAX_METADATA:
         entry["metadata"], entry["shortened"] = {}, True
-    return entry
+        size = json_bytes(entry)
+    return entry, size

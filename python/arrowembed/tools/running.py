@@ -10,22 +10,33 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from contextvars import copy_context
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from queue import SimpleQueue
+from typing import TypeAlias, TypeVar
 
 from arrowembed.progress import cancelled_by, is_cancelled
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 __all__ = ["Workers", "in_forked_child", "is_cancelled"]
 
 T = TypeVar("T")
 
 
+Work: TypeAlias = Callable[[], Callable[[], None]]
+"""What a thread does; it gives what is to be done last, which hands the result over."""
+
+_MAX_IDLE = 8
+"""Threads that are kept for the next work: the engine has memory for each thread at hand."""
+
+_idle: deque[SimpleQueue[Work]] = deque()
+"""Where those threads wait."""
+
+
 class Workers:
-    """Threads, each for one piece of work; none keeps the process from ending.
+    """Threads for work; none keeps the process from ending.
 
     Args:
         limit: Most pieces of work at a time, counting those that were given up and go on.
@@ -50,30 +61,53 @@ class Workers:
         future.set_running_or_notify_cancel()
         context = copy_context()
 
-        def run() -> None:
+        def run() -> Callable[[], None]:
             try:
                 with cancelled_by(cancelled):
-                    result = work()
+                    finish = partial(future.set_result, work())
             except BaseException as error:  # noqa: BLE001 - handed on to whoever waits
-                free.release()
-                future.set_exception(error)
-            else:
-                free.release()
-                future.set_result(result)
+                finish = partial(future.set_exception, error)
+            free.release()
+            return finish
 
-        thread = threading.Thread(
-            target=context.run, args=(run,), name="arrowembed-tool", daemon=True
-        )
         try:
-            thread.start()
-        except RuntimeError as error:
+            _inbox().put(partial(context.run, run))
+        except RuntimeError:
             # The system has no more threads, or the process is ending.
             free.release()
-            future.set_exception(error)
+            return None
         return future
 
     def _renew(self) -> None:
         self._free = threading.BoundedSemaphore(self._limit)
+
+
+def _inbox() -> SimpleQueue[Work]:
+    """That of a thread which waits for work.
+
+    Raises:
+        RuntimeError: There is none, and none can be started.
+    """
+    try:
+        return _idle.pop()
+    except IndexError:
+        inbox: SimpleQueue[Work] = SimpleQueue()
+        name = "arrowembed-tool"
+        threading.Thread(target=_serve, args=(inbox,), name=name, daemon=True).start()
+        return inbox
+
+
+def _serve(inbox: SimpleQueue[Work]) -> None:
+    """What a thread does: work, and wait for more unless enough others do."""
+    stays = True
+    while stays:
+        finish = inbox.get()()
+        # Before the result is there: who gets it may have the next work at once.
+        stays = len(_idle) < _MAX_IDLE
+        if stays:
+            _idle.append(inbox)
+        finish()
+        del finish  # and the result with it
 
 
 def in_forked_child(renew: Callable[[], None]) -> None:
@@ -90,3 +124,8 @@ def in_forked_child(renew: Callable[[], None]) -> None:
                 bound()
 
         os.register_at_fork(after_in_child=renew_if_there)
+
+
+if hasattr(os, "register_at_fork"):
+    # The child has none of the threads.
+    os.register_at_fork(after_in_child=_idle.clear)

@@ -18,6 +18,7 @@ use crate::quantize::{array, contiguous};
 pub(crate) struct VectorFile(Arc<Core>);
 
 #[pymethods]
+#[allow(clippy::needless_pass_by_value)] // as PyO3 hands them over
 impl VectorFile {
     #[new]
     fn new(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
@@ -141,7 +142,7 @@ pub(crate) fn search_vectors<'py>(
 }
 
 /// A bitmap whose bytes lie one after the other.
-fn bitmap<'py>(bits: Bound<'py, PyArray1<u8>>) -> PyResult<PyReadonlyArray1<'py, u8>> {
+fn bitmap(bits: Bound<'_, PyArray1<u8>>) -> PyResult<PyReadonlyArray1<'_, u8>> {
     if bits.is_c_contiguous() {
         return Ok(bits.readonly());
     }

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+# POSIX signals.
+collect_ignore = ["test_stdio.py"] if sys.platform == "win32" else []
+
+
 @dataclass(frozen=True)
 class Host:
     """Starts `arrowembed mcp` as a host does, and keeps what it says on standard error."""

@@ -5,8 +5,11 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mcp.shared.memory import create_client_server_memory_streams
 from mcp.shared.message import SessionMessage
 from mcp_types import JSONRPCRequest, jsonrpc_message_adapter
@@ -21,8 +24,8 @@ CLIENT = {"name": "test", "version": "1"}
 META = "io.modelcontextprotocol/"
 OFFERS = {
     "no store": {},
-    "store": {"store": "never-opened"},
-    "read only": {"store": "never-opened", "read_only": True},
+    "store": {"store": Path("never-opened")},
+    "read only": {"store": Path("never-opened"), "read_only": True},
 }
 
 
@@ -109,6 +112,41 @@ def test_what_is_no_plain_first_request_is_left_to_the_package(line):
     assert Greeter(Offer().identity).greet(line) is None
 
 
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@given(st.sampled_from([initialize(), discover()]), st.data())
+def test_whatever_is_in_a_request_the_greeter_gives_an_answer_or_none(request_, data):
+    """Each value of a right request is replaced by any other."""
+    greeter = Greeter(Offer().identity)
+    places = [(request_, key) for key in request_]
+    places += [(request_["params"], key) for key in request_["params"]]
+    places += [
+        (inner, key)
+        for inner in request_["params"].values()
+        if isinstance(inner, dict)
+        for key in inner
+    ]
+    where, key = data.draw(st.sampled_from(places))
+    kept = where[key]
+    where[key] = data.draw(JSON)
+    try:
+        greeting = greeter.greet(json.dumps(request_))
+    finally:
+        where[key] = kept
+    if greeting is not None:
+        jsonrpc_message_adapter.validate_json(greeting.line())
+
+
+@given(st.text())
+def test_no_line_is_too_strange_for_the_greeter(line):
+    assert Greeter(Offer().identity).greet(line) is None
+
+
 @pytest.mark.parametrize("request_", [initialize(), discover()], ids=["initialize", "discover"])
 def test_it_is_given_while_the_package_is_still_being_imported(host, request_, tmp_path):
     """Here its import never ends."""
@@ -142,11 +180,12 @@ def test_it_is_sent_once(host):
 
 def test_nothing_slow_is_imported_for_it():
     code = (
-        "import sys, io\n"
+        "import sys\n"
         "from arrowembed.tools.mcp import stdio\n"
+        "from pathlib import Path\n"
         "from arrowembed.tools.mcp.offer import Offer\n"
         "from arrowembed.tools.mcp.greeting import Greeter\n"
-        "Greeter(Offer(store='s').identity)\n"
+        "Greeter(Offer(store=Path('s')).identity)\n"
         "slow = {'mcp', 'mcp_types', 'pydantic', 'asyncio', 'numpy', 'pyarrow', 'anyio', 'httpx'}\n"
         "print(sorted(slow & {*sys.modules}))"
     )

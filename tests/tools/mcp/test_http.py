@@ -4,6 +4,8 @@ import asyncio
 import json
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from contextlib import asynccontextmanager, contextmanager
@@ -109,6 +111,31 @@ def test_a_call_that_is_cancelled_hinders_no_other(offer, url, mode, result_of):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert offer.registry.metrics()["embed"]["errors"] == {"cancelled": 1}
+
+
+@pytest.mark.parametrize("sent", ["half a request", "a call"])
+def test_a_client_that_vanishes_hinders_no_other(url, sent, result_of):
+    address = httpx.URL(url)
+    session = httpx.post(url, json=INITIALIZE, headers=HEADERS).headers["mcp-session-id"]
+    long = {"texts": [f"{i} " + "many words in a long text " * 100 for i in range(256)]}
+    params = {"name": "embed", "arguments": long}
+    message = {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": params}
+    body = json.dumps(message).encode()
+    head = (
+        f"POST /mcp HTTP/1.1\r\nhost: 127.0.0.1:{address.port}\r\n"
+        f"content-type: application/json\r\naccept: {HEADERS['accept']}\r\n"
+        f"mcp-session-id: {session}\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    with socket.create_connection((address.host, address.port)) as connection:
+        connection.sendall(head.encode() + (body if sent == "a call" else body[:1000]))
+        if sent == "a call":
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+
+    async def ask():
+        async with connected(url) as client:
+            return await result_of(client, "similarity", {"a": ["a"], "b": ["b"]})
+
+    assert len(asyncio.run(ask())["scores"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -277,3 +304,15 @@ def test_a_port_that_is_taken_ends_it(host):
     assert "Address already in use" in host.log
     assert str(port) in host.log
     assert "Traceback" not in host.log
+
+
+def test_a_missing_package_is_named():
+    code = (
+        "import sys; sys.modules['uvicorn'] = None\n"
+        "from arrowembed.cli import main\n"
+        "sys.argv = ['arrowembed', 'mcp', '--transport', 'http']\n"
+        "main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == 'error: arrowembed mcp needs uvicorn: pip install "arrowembed[mcp]"\n'

@@ -167,7 +167,7 @@ def test_a_store_that_cannot_be_opened_is_told(bert_mean_folder, tmp_path, error
 
 
 def test_many_calls_at_once_get_each_its_own_answer(offer_with_store, bert_mean_folder, result_of):
-    texts = [" ".join(["word"] * (i + 1)) for i in range(40)]
+    texts = [f"text number {i} of many" for i in range(40)]
     answers = {}
 
     async def ask():
@@ -181,14 +181,29 @@ def test_many_calls_at_once_get_each_its_own_answer(offer_with_store, bert_mean_
             async with anyio.create_task_group() as group:
                 for text in texts:
                     group.start_soon(one, text)
-            return [
-                (await result_of(client, "search", {"query": text, "k": 1}))["hits"][0]["id"]
-                for text in texts
-            ]
+            return [await result_of(client, "search", {"query": t, "k": 40}) for t in texts]
 
-    assert asyncio.run(ask()) == texts
+    for text, found in zip(texts, asyncio.run(ask()), strict=True):
+        scores = {hit["id"]: hit["score"] for hit in found["hits"]}
+        assert scores.keys() == {*texts}
+        assert scores[text] == pytest.approx(max(scores.values()), abs=1e-5)
     vectors = Embedder(bert_mean_folder).encode(texts)
     np.testing.assert_allclose([answers[text] for text in texts], vectors, atol=1e-6)
+
+
+def test_several_hosts_use_one_store(bert_mean_folder, tmp_path, result_of):
+    async def ask():
+        with (
+            Offer(str(bert_mean_folder), tmp_path / "store") as first,
+            Offer(str(bert_mean_folder), tmp_path / "store") as second,
+        ):
+            async with connected(first) as one, connected(second) as other:
+                for writer, reader, text in ((one, other, TEXTS[0]), (other, one, TEXTS[1])):
+                    await result_of(writer, "remember", {"texts": [text]})
+                    found = await result_of(reader, "search", {"query": text, "k": 1})
+                    assert found["hits"][0]["text"] == text
+
+    asyncio.run(ask())
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -51,7 +51,7 @@ def hear(process):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_session_of_a_host(host_with_store, mode, result_of, error_of):
-    """Several calls at once, one that is wrong, one that is cancelled, and a second session."""
+    """Several calls at once, one that is wrong, one that is cancelled; and one after a restart."""
 
     async def first():
         async with host_with_store.client(mode=mode) as client:
@@ -68,7 +68,7 @@ def test_a_session_of_a_host(host_with_store, mode, result_of, error_of):
             return names, error["message"], json.loads(content.text)["count"]
 
     async def second():
-        async with host_with_store.client(mode=mode) as client:
+        async with host_with_store.client() as client:
             return await result_of(client, "search", {"query": TEXTS[2], "k": 1})
 
     names, message, count = asyncio.run(first())
@@ -114,6 +114,21 @@ def test_it_ends_at_once_and_quietly(host_with_store, how, busy):
         assert time.monotonic() - started < 10
     assert status == (130 if how == "interrupt" else 0)
     assert host_with_store.log == ""
+
+
+def test_it_ends_although_its_client_does_not_read(host):
+    with host.process() as process:
+        tell(process, INITIALIZE, INITIALIZED)
+        arguments = {"texts": ["a"] * 40, "return": "values"}
+        for i in range(2, 20):
+            tell(process, call(i, "embed", arguments))
+        assert hear(process)["id"] == 1
+        hear(process)
+        # The answers that are left, of 20 KB each, are more than a pipe takes.
+        time.sleep(0.2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert host.log == ""
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])

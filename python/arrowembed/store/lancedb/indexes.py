@@ -24,6 +24,8 @@ _CLASSES: dict[IndexKind, str] = {
     "ivf_flat": "IvfFlat",
 }
 
+_MOST = (1 << 31) - 1
+
 NPROBES = 20
 REFINE_FACTOR = 10
 """Measured (`benches/retrieval`) on paragraphs of 384 numbers: recall@10 of 0.95 and more."""
@@ -44,6 +46,11 @@ def vector_index(
             f"an index needs {LEAST_ENTRIES} entries to learn from, and there are {count}; "
             "without one every search is exact"
         )
+    for name, value in settings.items():
+        if not _is_count(value):
+            raise InvalidArgumentError(
+                f"{name}: {value!r}; expected a whole number from 1 to {_MOST}"
+            )
     if kind == "ivf_pq":
         settings = {"num_sub_vectors": _sub_vectors(dimension), **settings}
     if kind == "ivf_hnsw_sq":
@@ -68,23 +75,32 @@ def text_index(language: str, settings: dict[str, Any]) -> Any:
         raise InvalidArgumentError(f"create_text_index: {error}") from error
 
 
-def look_up(options: dict[str, int | None]) -> dict[str, int | None]:
+def look_up(options: dict[str, int | None], k: int) -> dict[str, int | None]:
     """How an index is looked into, with what was measured where nothing is said.
 
+    Args:
+        options: nprobes, refine_factor and ef, each perhaps None.
+        k: How many entries are wanted.
+
     Raises:
-        InvalidArgumentError: A number is below one.
+        InvalidArgumentError: A number is below one, or beyond 31 bits.
     """
     for name, value in options.items():
         if value is not None and not _is_count(value):
-            raise InvalidArgumentError(f"{name}: {value!r}; expected a whole number from 1 on")
-    measured = {"nprobes": NPROBES, "refine_factor": REFINE_FACTOR}
-    return {name: options[name] or measured.get(name) for name in options}
+            raise InvalidArgumentError(
+                f"{name}: {value!r}; expected a whole number from 1 to {_MOST}"
+            )
+    nprobes, refine = options["nprobes"] or NPROBES, options["refine_factor"] or REFINE_FACTOR
+    ef = options["ef"]
+    # LanceDB refuses fewer candidates than it is to compare exactly.
+    ef = None if ef is None else max(ef, k * refine)
+    return {"nprobes": nprobes, "refine_factor": refine, "ef": ef}
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST
 
 
 def _sub_vectors(dimension: int) -> int:
-    """Into how many parts product quantisation cuts a vector: four numbers to a byte if it can."""
-    return next(dimension // each for each in (4, 8, 2, 1) if dimension % each == 0)
+    """Into how many parts product quantisation cuts a vector: eight numbers to a byte if it can."""
+    return next(dimension // each for each in (8, 4, 2, 1) if dimension % each == 0)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from arrowembed.errors import (
     ArrowEmbedError,
     ClosedError,
+    InvalidArgumentError,
     MissingDependencyError,
     StoreFileError,
     StoreIOError,
@@ -97,7 +98,19 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _translated(failed: str) -> Iterator[None]:
+def indexing(folder: Path) -> Iterator[None]:
+    """The same where an index is made, which fails by what it was to be like.
+
+    Raises:
+        InvalidArgumentError: LanceDB cannot make such an index; the message says why.
+        StoreIOError: The operating system refused: no room, no permission.
+    """
+    with _translated(f"no index at {str(folder)!r}", otherwise=InvalidArgumentError):
+        yield
+
+
+@contextmanager
+def _translated(failed: str, otherwise: type[ArrowEmbedError] = StoreFileError) -> Iterator[None]:
     try:
         yield
     except (ArrowEmbedError, KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
@@ -111,4 +124,4 @@ def _translated(failed: str) -> Iterator[None]:
             raise StoreLockedError(f"{message}; try again") from error
         if _REFUSED.search(message):
             raise StoreIOError(message) from error
-        raise StoreFileError(message) from error
+        raise otherwise(message) from error

@@ -6,8 +6,6 @@ that dies leaves the one before. Writers take turns with a lock; readers need no
 
 from __future__ import annotations
 
-import json
-import math
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, get_args
@@ -21,21 +19,23 @@ from arrowembed.store.description import FILE_NAME, Description
 from arrowembed.store.lancedb import columns
 from arrowembed.store.lancedb.bounds import Norms
 from arrowembed.store.lancedb.conditions import among, joined
+from arrowembed.store.lancedb.durability import now, sync_since
 from arrowembed.store.lancedb.exact import (
     NEEDED,
     Wanted,
     nearest,
     probably_nearest,
     queries_of,
-    vectors_of,
 )
 from arrowembed.store.lancedb.indexes import look_up, text_index, vector_index
-from arrowembed.store.lancedb.library import check_process, load, reading, writing
+from arrowembed.store.lancedb.library import check_process, indexing, load, reading, writing
+from arrowembed.store.lancedb.results import columns_of, hits, records
 from arrowembed.store.lancedb.snapshot import TABLE, Snapshot
 from arrowembed.store.lancedb.text_search import matching
+from arrowembed.store.lancedb.upkeep import compact, is_due, merge_small_files
 from arrowembed.store.lightweight.files import writing_to
 from arrowembed.store.lightweight.lock import write_lock
-from arrowembed.store.records import DEFAULT_FIELDS, Hit, Record, checked_texts
+from arrowembed.store.records import DEFAULT_FIELDS, checked_texts
 from arrowembed.texts import is_texts
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ if TYPE_CHECKING:
     from arrowembed.embedder import Embedder
     from arrowembed.store.filters import Filter
     from arrowembed.store.lancedb.bounds import Query
-    from arrowembed.store.lancedb.exact import Scored
-    from arrowembed.store.records import Field, Rows
+    from arrowembed.store.records import Field, Hit, Record, Rows
     from arrowembed.texts import Texts
 
 T = TypeVar("T")
@@ -58,14 +57,6 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 LOCK = "lock"
 LOCK_TIMEOUT = 30.0
-
-_GRACE = timedelta(minutes=10)
-"""Versions younger than that stay when files are merged on the way: somebody may be reading."""
-
-_AT_ONCE = timedelta(milliseconds=1)
-
-_LOOK_EVERY = 64
-"""After so many versions it is looked whether there are too many small files."""
 
 _ATTEMPTS = 3
 """At a read whose files somebody removes meanwhile, by compacting."""
@@ -95,6 +86,7 @@ class LanceStore(Store):
     ) -> None:
         super().__init__(path, description, model)
         self._lock_timeout = lock_timeout
+        self._files = path / f"{TABLE}.lance"
         self._database = _connected(path)
         with reading(path):
             self._table = self._database.open_table(TABLE)
@@ -143,7 +135,8 @@ class LanceStore(Store):
                 num_bits, m, ef_construction, sample_rate, max_iterations.
 
         Raises:
-            InvalidArgumentError: A setting is unknown, or there are fewer than 256 entries.
+            InvalidArgumentError: A setting is unknown or outside what LanceDB allows, or there are
+                fewer than 256 entries.
         """
         with self._changing() as snapshot:
             config = vector_index(
@@ -153,7 +146,7 @@ class LanceStore(Store):
                 snapshot.count(None),
                 settings,
             )
-            with writing(self._path):
+            with indexing(self._path):
                 self._table.create_index("vector", config=config, replace=True)
 
     def create_text_index(self, language: str = "English", **settings: Any) -> None:
@@ -164,10 +157,10 @@ class LanceStore(Store):
             settings: What LanceDB's class FTS takes: stem, remove_stop_words, base_tokenizer, …
 
         Raises:
-            InvalidArgumentError: A setting is unknown.
+            InvalidArgumentError: A setting or the language is unknown.
         """
-        with self._changing(), writing(self._path):
-            config = text_index(language, settings)
+        config = text_index(language, settings)
+        with self._changing(), indexing(self._path):
             self._table.create_index("text", config=config, replace=True)
 
     def drop_index(self) -> None:
@@ -207,19 +200,19 @@ class LanceStore(Store):
         k, condition, offset, fields = self._checked_search(k, filter, offset, include)
         texts: list[str] = checked_texts(queries, optional=False)  # type: ignore[arg-type]
         vectors = self._query_vectors(texts) if mode == "hybrid" else None
-        names = _columns_of(fields, "sequence")
+        names = columns_of(fields, "sequence")
 
-        def found(snapshot: Snapshot) -> list[Scored]:
+        def found(snapshot: Snapshot) -> list[list[Hit]]:
             wanted = Wanted(k + offset, snapshot.where(condition), names)
             meanings: Sequence[Query | None] = [None] * len(texts)
             if vectors is not None:
                 meanings = queries_of(snapshot, vectors, self._description.metric)
             return [
-                matching(snapshot, text, meaning, wanted)
+                hits(matching(snapshot, text, meaning, wanted), offset, fields)
                 for text, meaning in zip(texts, meanings, strict=True)
             ]
 
-        return [_hits(scored, offset, fields) for scored in self._read(found)]
+        return self._read(found)
 
     def _insert(self, rows: Rows, *, replace: bool) -> None:
         if not len(rows):
@@ -247,8 +240,7 @@ class LanceStore(Store):
                     merge.when_not_matched_insert_all().execute(table)
                 else:
                     self._table.add(table)
-            # Known without reading all of a column again.
-            self._snapshot().remember(norms=norms, next_sequence=first + len(rows))
+            self._remember(norms, first + len(rows))
 
     def _delete(self, ids: list[str] | None, condition: Filter | None) -> int:
         with self._changing() as snapshot:
@@ -259,7 +251,7 @@ class LanceStore(Store):
             with writing(self._path):
                 deleted = int(self._table.delete(where).num_deleted_rows)
             # Bounds of more than there is are bounds; a number is not given twice.
-            self._snapshot().remember(norms=snapshot.norms, next_sequence=snapshot.next_sequence)
+            self._remember(snapshot.norms, snapshot.next_sequence)
             return deleted
 
     def _get(
@@ -271,11 +263,11 @@ class LanceStore(Store):
         fields: tuple[Field, ...],
     ) -> list[Record]:
         end = None if limit is None else offset + limit
-        names = _columns_of(fields, "sequence")
+        names = columns_of(fields, "sequence")
 
         def by_ids(snapshot: Snapshot) -> list[Record]:
             table = snapshot.by_ids(ids or [], snapshot.where(condition), names)
-            found = {record.id: record for record in _records(table, fields)}
+            found = {record.id: record for record in records(table, fields)}
             return [found[name] for name in ids or [] if name in found][offset:end]
 
         def in_order(snapshot: Snapshot) -> list[Record]:
@@ -284,7 +276,7 @@ class LanceStore(Store):
             return [
                 record
                 for table in snapshot.pages(sequences, where, names)
-                for record in _records(table, fields)
+                for record in records(table, fields)
             ]
 
         return self._read(in_order if ids is None else by_ids)
@@ -295,8 +287,10 @@ class LanceStore(Store):
         snapshot = self._snapshot()
         where = snapshot.where(condition)
         sequences = snapshot.sequences(where)
-        for table in snapshot.pages(sequences, where, _columns_of(fields, "sequence"), batch_size):
-            yield _records(table, fields)
+        for table in snapshot.pages(sequences, where, columns_of(fields, "sequence"), batch_size):
+            with reading(self._path):
+                batch = records(table, fields)
+            yield batch
 
     def _search(
         self,
@@ -317,29 +311,28 @@ class LanceStore(Store):
                 f"{', '.join(options)}: LanceDB has no such option of a search; known are mode, "
                 "exact, nprobes, refine_factor and ef"
             )
-        lookup = look_up({"nprobes": nprobes, "refine_factor": refine_factor, "ef": ef})
-        names = _columns_of(fields, *NEEDED)
+        lookup = look_up({"nprobes": nprobes, "refine_factor": refine_factor, "ef": ef}, k + offset)
+        names = columns_of(fields, *NEEDED)
 
-        def found(snapshot: Snapshot) -> list[Scored]:
+        def found(snapshot: Snapshot) -> list[list[Hit]]:
             queries = queries_of(snapshot, vectors, self._description.metric)
             wanted = Wanted(k + offset, snapshot.where(condition), names)
             index = snapshot.indexes.get("vector")
             if exact or index is None:
-                return nearest(snapshot, queries, wanted)
-            return probably_nearest(snapshot, queries, wanted, lookup)
+                scored = nearest(snapshot, queries, wanted)
+            else:
+                scored = probably_nearest(snapshot, queries, wanted, lookup)
+            return [hits(one, offset, fields) for one in scored]
 
-        return [_hits(scored, offset, fields) for scored in self._read(found)]
+        return self._read(found)
 
     def _count(self, condition: Filter | None) -> int:
         return self._read(lambda snapshot: snapshot.count(snapshot.where(condition)))
 
     def _compact(self) -> None:
+        moment = now()
         with self._changing() as snapshot, writing(self._path):
-            if "id" not in snapshot.indexes and snapshot.count(None):
-                self._table.create_index("id", config=load().index.BTree())
-            # Nobody else is writing: what no version has is of writers that died. Those who read
-            # an older version find that it is gone and read the newest (`_read`).
-            self._table.optimize(cleanup_older_than=_AT_ONCE, delete_unverified=True)
+            compact(self._table, self._files, snapshot, moment)
 
     def _details(self) -> dict[str, Any]:
         return self._read(
@@ -371,11 +364,13 @@ class LanceStore(Store):
         for _ in range(_ATTEMPTS - 1):
             snapshot = self._snapshot()
             try:
-                return action(snapshot)
+                with reading(self._path):
+                    return action(snapshot)
             except StoreFileError:
                 if self._snapshot() is snapshot:
                     raise
-        return action(self._snapshot())
+        with reading(self._path):
+            return action(self._snapshot())
 
     @contextmanager
     def _changing(self) -> Iterator[Snapshot]:
@@ -386,21 +381,21 @@ class LanceStore(Store):
             writing_to(self._path),
             write_lock(self._path / LOCK, self._lock_timeout),
         ):
-            before = self._snapshot()
+            before, moment = self._snapshot(), now()
             yield before
             after = self._snapshot()
-            if before.version // _LOOK_EVERY < after.version // _LOOK_EVERY:
-                self._merge_small_files(after)
+            if after is before:
+                return
+            sync_since(self._files, moment)
+            if is_due(before.version, after.version):
+                with writing(self._path):
+                    merged = merge_small_files(self._table, self._files, after, moment)
+                if merged:
+                    self._remember(after.norms, after.next_sequence)
 
-    def _merge_small_files(self, snapshot: Snapshot) -> None:
-        with writing(self._path):
-            fragments = self._table.stats()["fragment_stats"]["num_small_fragments"]
-            # More of a large table, whose rows would all be written again for few new ones.
-            if fragments > _LOOK_EVERY + math.isqrt(snapshot.count(None)):
-                self._table.optimize(cleanup_older_than=_GRACE)
-                self._snapshot().remember(
-                    norms=snapshot.norms, next_sequence=snapshot.next_sequence
-                )
+    def _remember(self, norms: Norms, next_sequence: int) -> None:
+        """Takes over what is known of all entries, which would be read again otherwise."""
+        self._snapshot().remember(norms=norms, next_sequence=next_sequence)
 
 
 def _connected(folder: Path) -> Any:
@@ -423,34 +418,3 @@ def _check_ours(folder: Path) -> None:
                 f"{str(folder)!r} is no store and not empty, it has {path.name!r}; "
                 "name a folder of its own for the store"
             )
-
-
-def _columns_of(fields: tuple[Field, ...], *others: str) -> list[str]:
-    return list(dict.fromkeys(["id", *others, *fields]))
-
-
-def _records(table: pa.Table, fields: tuple[Field, ...]) -> list[Record]:
-    """Entries in the order in which they were put in."""
-    return [Record(**entry) for entry in _entries(table.sort_by("sequence"), fields)]
-
-
-def _hits(scored: Scored, offset: int, fields: tuple[Field, ...]) -> list[Hit]:
-    table, scores = scored
-    found = _entries(table.slice(offset), fields)
-    return [
-        Hit(**entry, score=score)
-        for entry, score in zip(found, scores[offset:].tolist(), strict=True)
-    ]
-
-
-def _entries(table: pa.Table, fields: tuple[Field, ...]) -> Iterator[dict[str, Any]]:
-    """What was asked for, entry by entry."""
-    values: dict[str, Any] = {"id": table["id"].to_pylist()}
-    if "text" in fields:
-        values["text"] = table["text"].to_pylist()
-    if "metadata" in fields:
-        values["metadata"] = [json.loads(text) for text in table["metadata"].to_pylist()]
-    if "vector" in fields:
-        values["vector"] = vectors_of(table)
-    for entry in zip(*values.values(), strict=True):
-        yield dict(zip(values, entry, strict=True))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from arrowembed.store.lightweight.content import Content
-from arrowembed.store.lightweight.files import digest, sync, sync_folder
+from arrowembed.store.lightweight.files import digest, sync_folder, write_new
 from arrowembed.store.lightweight.manifest import SEGMENTS, Entry, Live
 from arrowembed.store.lightweight.merging import Limits, after_write
 from arrowembed.store.lightweight.snapshot import Part
@@ -94,10 +94,7 @@ class Change:
         if part.live is None or part.count == entry.count:
             return entry
         file, content = f"{name}.live", part.live.tobytes()
-        with (self._folder / SEGMENTS / file).open("xb") as output:
-            output.write(content)
-            output.flush()
-            sync(output.fileno())
+        write_new(self._folder / SEGMENTS / file, content)
         return replace(entry, live=Live(file, part.count, digest(content)))
 
 

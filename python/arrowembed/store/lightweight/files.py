@@ -9,7 +9,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from arrowembed.errors import StoreIOError
+from arrowembed.errors import StoreIOError, StoreLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +33,7 @@ def writing_to(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except StoreIOError:
+    except (StoreIOError, StoreLockedError):
         raise
     except OSError as error:
         number = error.errno or 0
@@ -49,9 +49,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """Writes or replaces a file; after a crash at any moment the old or the new one is there."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            sync(file.fileno())
+        write_new(temporary, content)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
@@ -59,8 +57,16 @@ def write_whole(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def write_new(path: Path, content: bytes) -> None:
+    """Writes a file that is not there yet. It is on disk when this returns, its name may not be."""
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        sync(file.fileno())
+
+
 def sync(descriptor: int) -> None:
-    """Waits until a file is on disk."""
+    """Waits until a file is on disk; what Python still holds of it has to be flushed before."""
     os.fsync(descriptor)
 
 
@@ -75,7 +81,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def digest(content: bytes) -> str:
+def digest(content: bytes | memoryview) -> str:
     """A checksum."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 

@@ -1,13 +1,14 @@
 """Which segments are to become one, so that many small writes leave few segments.
 
 As in a log-structured merge tree: eight small neighbours become one, eight of those again, until it
-is half as large as a segment may be. So each row is rewritten as often as there are such steps, and
-of each size there are at most seven.
+is half as large as a segment may be. So each row is rewritten about as often as there are such
+levels, and of each level there are at most seven.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,33 +40,46 @@ class Limits:
 def after_write(weights: Sequence[int], limit: int) -> slice:
     """Neighbours to merge after the last segment has been added; few of them, mostly none.
 
+    The last one takes those before it that are of a lower level, and where it is the eighth of its
+    own level, the other seven; so does what comes out of it. So levels never ascend.
+
     Args:
         weights: How large each is.
         limit: How large one may be.
     """
-    sizes = list(weights)
-    last = len(sizes)
-    start = last
-    bound = FAN_OUT
-    while start:
-        bound = min(bound, max(1, limit // 2))
-        first = len(sizes)
-        while first and sizes[first - 1] < bound:
+    start = len(weights) - 1
+    if start < 1:
+        return slice(0, 0)
+    total = weights[start]
+    while True:
+        level = _level(total, limit)
+        first = start
+        while first and _level(weights[first - 1], limit) < level:
             first -= 1
-        if len(sizes) - first >= FAN_OUT:
-            total, stop = 0, first
-            while stop < len(sizes) and total + sizes[stop] <= limit:
-                total += sizes[stop]
-                stop += 1
-            if stop < len(sizes):
-                # Not all of them fit: the oldest fill a segment.
-                return slice(first, stop) if start == last else slice(start, last)
-            sizes[first:] = [total]
-            start = first
-        if bound == max(1, limit // 2):
-            break
-        bound *= FAN_OUT
-    return slice(start, last)
+        same = first
+        while same and level < _FULL and _level(weights[same - 1], limit) == level:
+            same -= 1
+        if first - same >= FAN_OUT - 1:
+            first = same
+        if first == start:
+            return slice(start, len(weights))
+        start, total = first, sum(weights[first:])
+        if total > limit:
+            return slice(start, start + _that_fit(weights[start:], limit))
+
+
+_FULL = 64
+"""Level of a segment that is not merged any more."""
+
+
+def _level(weight: int, limit: int) -> int:
+    """In which power of eight a segment is."""
+    return _FULL if 2 * weight >= limit else (max(1, weight).bit_length() - 1) // 3
+
+
+def _that_fit(weights: Sequence[int], limit: int) -> int:
+    """How many of the first make one segment."""
+    return max(1, sum(total <= limit for total in accumulate(weights)))
 
 
 def in_compaction(weights: Sequence[int], fragmented: Sequence[bool], limit: int) -> slice | None:
@@ -78,10 +92,7 @@ def in_compaction(weights: Sequence[int], fragmented: Sequence[bool], limit: int
     """
     start = 0
     while start < len(weights):
-        total, stop = weights[start], start + 1
-        while stop < len(weights) and total + weights[stop] <= limit:
-            total += weights[stop]
-            stop += 1
+        stop = start + _that_fit(weights[start:], limit)
         if stop - start > 1 or fragmented[start]:
             return slice(start, stop)
         start = stop

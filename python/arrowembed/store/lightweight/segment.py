@@ -18,7 +18,7 @@ from arrowembed import _core
 from arrowembed.errors import ArrowEmbedError, StoreFileError
 from arrowembed.store.filters import Filter, matches
 from arrowembed.store.lightweight.columns import TYPES, column_name, key_of, keys_of, mask
-from arrowembed.store.lightweight.files import digest_of_file
+from arrowembed.store.lightweight.files import digest
 from arrowembed.store.lightweight.manifest import SEGMENTS, Entry
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ REQUIRED = {
     "row": pa.int32(),
 }
 """Columns that every rows file has."""
+
+_MAGIC = b"ARROW1\0\0"
 
 DAMAGED = "; restore the store from a copy, or make it anew"
 
@@ -66,8 +68,8 @@ class Segment:
         _check_size(self._vectors_path, entry.vectors_size)
         _check_size(self._rows_path, entry.rows_size)
         self.vectors = self._open_vectors(description)
-        self._batch, self.complete = self._open_rows()
-        """Rows, and whether each key of metadata has its columns."""
+        self._content, self._batch, self.complete = self._open_rows()
+        """The mapped rows file, its batch, and whether each key of metadata has its columns."""
         self._checked: dict[str, pa.Array] = {}
         keys = (key_of(name) for name in self._batch.schema.names)
         self.keys = {key for key in keys if key is not None}
@@ -154,27 +156,21 @@ class Segment:
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Vectors of these rows, shape (n, dimension)."""
-        try:
-            return self.vectors.take(rows)
-        except ArrowEmbedError as error:
-            raise self.damaged(self._vectors_path, str(error)) from error
+        return self.vectors.take(rows)
 
     def verify(self) -> None:
-        """Reads everything and compares checksums.
+        """Reads everything and compares checksums, also of files that others have removed.
 
         Raises:
             StoreFileError: A file is damaged.
         """
-        if digest_of_file(self._rows_path) != self._checksum:
+        if digest(memoryview(self._content)) != self._checksum:
             raise self.damaged(self._rows_path, "its checksum is another one")
         try:
             self._batch.validate(full=True)
         except ValueError as error:
             raise self.damaged(self._rows_path, str(error)) from error
-        try:
-            self.vectors.verify()
-        except ArrowEmbedError as error:
-            raise self.damaged(self._vectors_path, str(error)) from error
+        self.vectors.verify()
 
     def damaged(self, path: Path, what: str) -> StoreFileError:
         """An error that names a file."""
@@ -187,22 +183,30 @@ class Segment:
         except ArrowEmbedError as error:
             if not path.exists():
                 raise FileNotFoundError(path) from error
-            raise self.damaged(path, str(error)) from error
+            raise
         found = (len(vectors), vectors.dimension, vectors.dtype)
         wanted = (self._rows, description.dimension, description.dtype)
         if found != wanted:
             raise self.damaged(path, f"it holds {found}, expected {wanted}")
         return vectors
 
-    def _open_rows(self) -> tuple[pa.RecordBatch, bool]:
+    def _open_rows(self) -> tuple[pa.Buffer, pa.RecordBatch, bool]:
         path = self._rows_path
         try:
-            batch = _read_batch(path)
+            content = pa.memory_map(str(path)).read_buffer()
+            batch = _read_batch(content)
             _check_batch(batch, self._rows)
-            return batch, bool(json.loads(batch.schema.metadata[MARK])["complete"])
+            return content, batch, bool(json.loads(batch.schema.metadata[MARK])["complete"])
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            StopIteration,
+            pa.ArrowException,
+        ) as error:
             raise self.damaged(path, str(error)) from error
 
     def _index(self) -> tuple[NDArray[np.uint64], NDArray[np.int32]]:
@@ -221,13 +225,16 @@ def _check_size(path: Path, expected: int) -> None:
         raise StoreFileError(f"{path} has {size} bytes, it was written with {expected}{DAMAGED}")
 
 
-def _read_batch(path: Path) -> pa.RecordBatch:
-    # No threads: they would not be there after a fork.
+def _read_batch(content: pa.Buffer) -> pa.RecordBatch:
+    """The one batch of an Arrow file, where it lies.
+
+    A file is a stream behind eight bytes. It is read as one, because pyarrow's reader of files asks
+    a thread of its own for the footer, and waits.
+    """
+    if content.size < len(_MAGIC) or content.slice(0, len(_MAGIC)).to_pybytes() != _MAGIC:
+        raise ValueError("it does not begin as an Arrow file")
     options = pa.ipc.IpcReadOptions(use_threads=False)
-    reader = pa.ipc.open_file(pa.memory_map(str(path)), options=options)
-    if reader.num_record_batches != 1:
-        raise ValueError(f"{reader.num_record_batches} batches, expected one")
-    return reader.get_batch(0)
+    return pa.ipc.open_stream(content.slice(len(_MAGIC)), options=options).read_next_batch()
 
 
 def _check_batch(batch: pa.RecordBatch, rows: int) -> None:

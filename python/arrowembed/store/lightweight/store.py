@@ -7,17 +7,13 @@ after, and a writer that dies leaves files that no manifest names, which the nex
 from __future__ import annotations
 
 from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from arrowembed import _core
-from arrowembed.errors import (
-    ArrowEmbedError,
-    DuplicateIdError,
-    InvalidArgumentError,
-    StoreFileError,
-)
+from arrowembed.errors import DuplicateIdError, InvalidArgumentError
 from arrowembed.store.base import Store
 from arrowembed.store.description import FILE_NAME, Description
 from arrowembed.store.lightweight.change import Change, weight
@@ -115,18 +111,17 @@ class LightweightStore(Store):
     def _insert(self, rows: Rows, *, replace: bool) -> None:
         if not len(rows):
             return
+        content = Content.of_rows(rows)
         with self._changing() as (snapshot, change):
             found = snapshot.find(rows.ids)
             if found and not replace:
+                others = f", and so are {len(found) - 1} more" if len(found) > 1 else ""
                 raise DuplicateIdError(
-                    f"id {next(iter(found))!r} and {len(found) - 1} more are in the store already; "
-                    "use upsert to replace them"
-                    if len(found) > 1
-                    else f"id {next(iter(found))!r} is in the store already; use upsert to "
-                    "replace it"
+                    f"id {next(iter(found))!r} is in the store already{others}; use upsert to "
+                    "replace entries"
                 )
             _delete_all(change, list(found.values()))
-            change.append(Content.of_rows(rows))
+            change.append(content)
             change.commit()
 
     def _delete(self, ids: list[str] | None, condition: Filter | None) -> int:
@@ -166,10 +161,11 @@ class LightweightStore(Store):
         self, condition: Filter | None, fields: tuple[Field, ...], batch_size: int
     ) -> Iterator[list[Record]]:
         snapshot = self._snapshot()
-        for number, rows in snapshot.places(condition):
-            for start in range(0, len(rows), batch_size):
-                places = [(number, row) for row in rows[start : start + batch_size].tolist()]
-                yield [Record(**record) for record in snapshot.read(places, fields)]
+        places = (
+            (number, row) for number, rows in snapshot.places(condition) for row in rows.tolist()
+        )
+        while batch := list(islice(places, batch_size)):
+            yield [Record(**record) for record in snapshot.read(batch, fields)]
 
     def _search(
         self,
@@ -187,18 +183,13 @@ class LightweightStore(Store):
         snapshot = self._snapshot()
         if not snapshot.parts:
             return [[] for _ in vectors]
-        try:
-            rows, scores = _core.search_vectors(
-                [part.segment.vectors for part in snapshot.parts],
-                vectors,
-                k + offset,
-                metric=self._description.metric,
-                keep=[part.keep(condition) for part in snapshot.parts],
-            )
-        except StoreFileError:
-            raise
-        except ArrowEmbedError as error:
-            raise StoreFileError(f"the store at {str(self._path)!r}: {error}") from error
+        rows, scores = _core.search_vectors(
+            [part.segment.vectors for part in snapshot.parts],
+            vectors,
+            k + offset,
+            metric=self._description.metric,
+            keep=[part.keep(condition) for part in snapshot.parts],
+        )
         starts = np.cumsum([0, *(len(part.segment) for part in snapshot.parts)])
         numbers = np.searchsorted(starts, rows, side="right") - 1
         places = np.stack([numbers, rows - starts[numbers]], axis=-1)[:, offset:]
@@ -276,8 +267,9 @@ class LightweightStore(Store):
             if path.name not in named and is_our_file(path.name):
                 with suppress(OSError):  # Windows keeps what is open; the next writer tries again.
                     path.unlink()
-        for path in self._path.glob(f".{MANIFEST}.*"):
-            path.unlink(missing_ok=True)
+        for name in (MANIFEST, FILE_NAME):
+            for path in self._path.glob(f".{name}.*"):
+                path.unlink(missing_ok=True)
 
 
 def _check_ours(folder: Path) -> None:

@@ -72,29 +72,29 @@ class Greeter:
     def _initialized(self, params: dict[str, Any]) -> dict[str, Any]:
         wanted = params["protocolVersion"]
         known = wanted in self._versions.HANDSHAKE_PROTOCOL_VERSIONS
-        capabilities: dict[str, Any] = {"tools": {"listChanged": False}}
-        if self._identity.has_store:
-            capabilities["resources"] = {"subscribe": False, "listChanged": False}
         return {
             "protocolVersion": wanted if known else self._versions.LATEST_HANDSHAKE_VERSION,
-            "capabilities": capabilities,
+            "capabilities": self._capabilities(),
             "serverInfo": self._server_info(),
             "instructions": self._identity.instructions,
         }
 
     def _discovered(self) -> dict[str, Any]:
-        capabilities: dict[str, Any] = {"tools": {"listChanged": False}}
-        if self._identity.has_store:
-            capabilities["resources"] = {"subscribe": False, "listChanged": False}
         return {
             "_meta": {f"{_META}serverInfo": self._server_info()},
             "resultType": "complete",
             "ttlMs": 0,
             "cacheScope": "private",
             "supportedVersions": list(self._versions.MODERN_PROTOCOL_VERSIONS),
-            "capabilities": capabilities,
+            "capabilities": self._capabilities(),
             "instructions": self._identity.instructions,
         }
+
+    def _capabilities(self) -> dict[str, Any]:
+        capabilities: dict[str, Any] = {"tools": {"listChanged": False}}
+        if self._identity.has_store:
+            capabilities["resources"] = {"subscribe": False, "listChanged": False}
+        return capabilities
 
     def _server_info(self) -> dict[str, str]:
         return {"name": NAME, "title": TITLE, "version": self._identity.version}

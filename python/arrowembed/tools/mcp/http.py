@@ -70,7 +70,6 @@ def run(
     """
     keys = read_api_keys(api_keys_file)
     names = _names(host, allowed_hosts)
-    listener = _bind(host, port)
     config = uvicorn.Config(
         make_app(offer, names, keys),
         log_config=None,
@@ -87,11 +86,11 @@ def run(
             host,
             "" if not offer.identity.has_store else " AND READ AND CHANGE THE STORE",
         )
-    shown = f"[{host}]" if ":" in host else host
-    sys.stderr.write(f"MCP at http://{shown}:{listener.getsockname()[1]}{PATH}\n")
     # uvicorn raises a signal again after it has stopped as asked; that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    with offer:
+    with _bind(host, port) as listener, offer:
+        shown = f"[{host}]" if ":" in host else host
+        sys.stderr.write(f"MCP at http://{shown}:{listener.getsockname()[1]}{PATH}\n")
         offer.warm_up()
         uvicorn.Server(config).run([listener])
 

@@ -44,7 +44,8 @@ class Offer:
         plugins: bool = False,
         timeout: float = 60.0,
     ) -> None:
-        self._model, self._store = model, store
+        # Hosts start this without a shell, which would say what ~ is.
+        self._model, self._store = model, None if store is None else store.expanduser()
         self._read_only, self._plugins, self._timeout = read_only, plugins, timeout
 
     @property

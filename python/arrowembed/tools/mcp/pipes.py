@@ -146,6 +146,7 @@ class Replies:
         self._on_broken = on_broken
         self._pending: queue.Queue[tuple[bytes, asyncio.Future[None] | None]] = queue.Queue()
         self._broken = False
+        self._waiting: set[asyncio.Future[None]] = set()
         threading.Thread(target=self._write, name="arrowembed-mcp-out", daemon=True).start()
 
     def send(self, line: str) -> None:
@@ -156,9 +157,19 @@ class Replies:
         """Sends a line and waits until the client, or a buffer on the way to it, has it."""
         import asyncio  # noqa: PLC0415 - as above
 
+        if self._broken:
+            return
         written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(written)
+        written.add_done_callback(self._waiting.discard)
         self._pending.put((line.encode("utf-8", "backslashreplace"), written))
         await written
+
+    def give_up(self) -> None:
+        """Lets go of whoever waits for a client that does not read; to be called in the loop."""
+        self._broken = True
+        for written in list(self._waiting):
+            _set(written)
 
     async def flush(self) -> None:
         """Nothing is left to do."""
@@ -174,15 +185,16 @@ class Replies:
                     self._broken = True
                     self._on_broken()
             if written is not None:
-                _resolve(written)
+                _set_from_thread(written)
 
 
-def _resolve(future: asyncio.Future[None]) -> None:
-    def resolve() -> None:
-        if not future.done():
-            future.set_result(None)
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
+
+def _set_from_thread(future: asyncio.Future[None]) -> None:
     try:
-        future.get_loop().call_soon_threadsafe(resolve)
+        future.get_loop().call_soon_threadsafe(_set, future)
     except RuntimeError:
         return  # the loop is closed, and nobody waits any longer

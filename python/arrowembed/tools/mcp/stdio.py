@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("arrowembed.mcp")
 
+_LAST_SECONDS = 1.0
+"""For a client to read what was still answered before the end."""
+
 
 def run(offer: Offer) -> None:
     """Serves until the client closes standard input, or the process is told to stop.
@@ -25,6 +28,8 @@ def run(offer: Offer) -> None:
         MissingDependencyError: The package `mcp` is not installed.
     """
     greeter = Greeter(offer.identity)
+    if sys.stdin.isatty():
+        sys.stderr.write("speaking MCP on standard input and output; Ctrl-D ends it\n")
     # Until the event loop takes over.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     incoming, outgoing = claim()
@@ -56,12 +61,15 @@ class _Client:
 
         from mcp.server.stdio import stdio_server  # noqa: PLC0415
 
+        loop = asyncio.get_running_loop()
         if sys.platform != "win32":
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._lines.end)
+            loop.add_signal_handler(signal.SIGTERM, self._lines.end)
         # What the package wants of files are the few things that these two can do.
         files: tuple[Any, Any] = (self._lines, self)
         async with stdio_server(*files) as (read, write):
             await server.run(read, write, server.create_initialization_options())
+            # Leaving this waits until the last answer is written.
+            loop.call_later(_LAST_SECONDS, self._replies.give_up)
 
     async def write(self, line: str) -> None:
         """Sends what the package has to say."""

@@ -74,25 +74,19 @@ def share(
     folder = shared_folder()
     name = new_name(expires)
     with opened(folder, make=True) as place:
-        with locked(place):
-            used = _tidy(place)
-            if used + size > limit:
-                raise SharedMemoryError(
-                    f"sharing {size} more bytes would make it {used + size} of at most {limit}; "
-                    f"release what is done with, or set {LIMIT_VARIABLE}"
-                )
-            descriptor = _reserve(place, name, size)
         try:
+            with locked(place):
+                _check_room(size, _tidy(place), limit)
+                descriptor = _reserve(place, name, size)
             _write(batch, descriptor)
             os.rename(_NEW + name, name, src_dir_fd=place, dst_dir_fd=place)
-        except OSError as error:
+        except BaseException as error:
             _SHELF.drop(_NEW + name, place)
+            if not isinstance(error, OSError) or isinstance(error, SharedMemoryError):
+                raise
             raise SharedMemoryError(
-                f"{size} bytes do not fit into {folder}: {error.strerror}"
+                f"{size} bytes cannot be put into {folder}: {error.strerror or error}"
             ) from error
-        except BaseException:
-            _SHELF.drop(_NEW + name, place)
-            raise
         _SHELF.rename(_NEW + name, name)
     return {
         "path": str(folder / name),
@@ -248,6 +242,14 @@ def _write(batch: pa.RecordBatch, descriptor: int) -> None:
         arrow.ipc.new_file(file, batch.schema) as writer,
     ):
         writer.write_batch(batch)
+
+
+def _check_room(size: int, used: int, limit: int) -> None:
+    if used + size > limit:
+        raise SharedMemoryError(
+            f"sharing {size} more bytes would make it {used + size} of at most {limit}; "
+            f"release what is done with, or set {LIMIT_VARIABLE}"
+        )
 
 
 def _reserve(place: int, name: str, size: int) -> int:

@@ -81,7 +81,7 @@ struct Columns {
 
 #[derive(Debug)]
 struct Codes {
-    codes: ScalarBuffer<i8>,
+    elements: ScalarBuffer<i8>,
     scales: ScalarBuffer<f32>,
     residuals: ScalarBuffer<f32>,
 }
@@ -170,8 +170,8 @@ impl VectorFile {
     pub fn verify(&self, mut monitor: Option<Monitor<'_>>) -> Result<()> {
         let Columns { vectors, norms, codes } = &self.columns;
         let mut columns: Vec<(&str, &[u8])> = vec![("vector", vectors), ("norm", norms.inner())];
-        if let Some(Codes { codes, scales, residuals }) = codes {
-            columns.push(("code", codes.inner()));
+        if let Some(Codes { elements, scales, residuals }) = codes {
+            columns.push(("code", elements.inner()));
             columns.push(("scale", scales.inner()));
             columns.push(("residual", residuals.inner()));
         }
@@ -198,15 +198,12 @@ impl VectorFile {
     /// The vectors as a fixed-size list of float32 or float16, in the memory of the map.
     pub fn to_arrow(&self) -> FixedSizeListArray {
         let (count, data) = (self.rows * self.dim, self.columns.vectors.clone());
-        let (numbers, item): (ArrayRef, _) = match self.dtype {
-            DType::Float16 => {
-                let numbers = ScalarBuffer::new(data, 0, count);
-                (Arc::new(PrimitiveArray::<Float16Type>::new(numbers, None)), DataType::Float16)
-            }
-            _ => {
-                let numbers = ScalarBuffer::new(data, 0, count);
-                (Arc::new(PrimitiveArray::<Float32Type>::new(numbers, None)), DataType::Float32)
-            }
+        let (numbers, item): (ArrayRef, _) = if self.dtype == DType::Float16 {
+            let numbers = ScalarBuffer::new(data, 0, count);
+            (Arc::new(PrimitiveArray::<Float16Type>::new(numbers, None)), DataType::Float16)
+        } else {
+            let numbers = ScalarBuffer::new(data, 0, count);
+            (Arc::new(PrimitiveArray::<Float32Type>::new(numbers, None)), DataType::Float32)
         };
         let item = Arc::new(Field::new("item", item, false));
         FixedSizeListArray::new(item, self.dim as i32, numbers, None)
@@ -228,7 +225,7 @@ impl VectorFile {
     /// What is scanned.
     pub(super) fn scanned(&self) -> Vectors<'_> {
         match (&self.columns.codes, self.dtype) {
-            (Some(codes), _) => Vectors::Int8(&codes.codes),
+            (Some(codes), _) => Vectors::Int8(&codes.elements),
             (None, DType::Float16) => Vectors::Float16(self.columns.vectors.typed_data()),
             (None, _) => Vectors::Float32(self.columns.vectors.typed_data()),
         }
@@ -319,7 +316,7 @@ fn read(map: Buffer, path: &Path) -> Result<VectorFile, String> {
         norms: buffers.numbers("norm", 4, rows)?,
         codes: match dtype {
             DType::Int8 => Some(Codes {
-                codes: buffers.numbers("code", 7, elements)?,
+                elements: buffers.numbers("code", 7, elements)?,
                 scales: buffers.numbers("scale", 9, rows)?,
                 residuals: buffers.numbers("residual", 11, rows)?,
             }),
@@ -394,7 +391,7 @@ fn check_nodes(
         expected.extend([rows, elements, rows, rows]);
     }
     let nodes = record.nodes().ok_or("its record has no nodes")?;
-    let lengths = nodes.iter().map(|node| node.length());
+    let lengths = nodes.iter().map(arrow_ipc::FieldNode::length);
     if !lengths.eq(expected.into_iter().map(|length| length as i64)) {
         return Err("its columns have other lengths than its rows ask for".to_owned());
     }

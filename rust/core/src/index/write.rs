@@ -97,11 +97,11 @@ fn columns(vectors: &[f32], dim: usize, dtype: DType) -> Result<Vec<Column>> {
             Ok(vec![list::<Float16Type>(ScalarBuffer::from(halves), dim), norms])
         }
         DType::Int8 => {
-            let Codes { codes, scales, residuals } = encode(vectors, dim);
+            let Codes { elements, scales, residuals } = encode(vectors, dim);
             Ok(vec![
                 list::<Float32Type>(ScalarBuffer::from(vectors.to_vec()), dim),
                 norms(vectors, dim),
-                list::<Int8Type>(ScalarBuffer::from(codes), dim),
+                list::<Int8Type>(ScalarBuffer::from(elements), dim),
                 floats(scales),
                 floats(residuals),
             ])
@@ -137,7 +137,7 @@ fn floats(numbers: Vec<f32>) -> Column {
 
 /// Vectors as bytes with a scale for each.
 struct Codes {
-    codes: Vec<i8>,
+    elements: Vec<i8>,
     scales: Vec<f32>,
     residuals: Vec<f32>,
 }
@@ -145,7 +145,7 @@ struct Codes {
 fn encode(vectors: &[f32], dim: usize) -> Codes {
     let rows = vectors.len() / dim;
     let mut encoded = Codes {
-        codes: Vec::with_capacity(vectors.len()),
+        elements: Vec::with_capacity(vectors.len()),
         scales: Vec::with_capacity(rows),
         residuals: Vec::with_capacity(rows),
     };
@@ -160,7 +160,7 @@ fn encode(vectors: &[f32], dim: usize) -> Codes {
             // Exact: a product of 24 and 8 bits.
             let rest = f64::from(x) - f64::from(scale) * f64::from(code);
             left += rest * rest;
-            encoded.codes.push(code as i8);
+            encoded.elements.push(code as i8);
         }
         encoded.scales.push(scale);
         encoded.residuals.push(rounded_up(left.sqrt()));

@@ -5,7 +5,7 @@ use arrow_ipc::{Block, MetadataVersion, RecordBatch, root_as_message};
 
 const MAGIC: &[u8; 6] = b"ARROW1";
 /// What stands before the footer's end: its length and the magic.
-const TRAILER: usize = 4 + MAGIC.len();
+pub(super) const TRAILER: usize = 4 + MAGIC.len();
 /// Continuation marker and length before each message.
 const PREFIX: usize = 8;
 

@@ -16,8 +16,11 @@ use super::simd::{LANES, Simd, load_upto};
 use super::stored::{self, CHUNK, Chunk, Expand};
 use super::views::{Rows, RowsMut};
 
-/// Queries that pass along a vector together; with more, exchanging rows with columns is worth it.
-const FEW: usize = 4;
+/// Queries that pass along a vector together: their sums and numbers fit into the registers.
+const TOGETHER: usize = 4;
+
+/// Queries that pass in such groups; with more, exchanging rows with columns is worth it.
+const FEW: usize = 8;
 
 /// How far ahead of the vector that is being multiplied memory is brought near, in bytes. The processor
 /// does that by itself within a page of 4 KiB, but not from one to the next.
@@ -125,12 +128,20 @@ pub(super) fn scan<S: Simd>(simd: S, job: &Job<'_>, out: &mut [f32], scratch: &m
     let (count, rows) = (queries.len() / dim, vectors.len() / dim);
     assert!(count * dim == queries.len() && rows * dim == vectors.len(), "whole vectors");
     assert_eq!(out.len(), count * rows, "a product for each query and vector");
+    if rows == 0 {
+        return;
+    }
     if count <= FEW {
-        return match vectors {
-            Vectors::Float32(numbers) => few(simd, numbers, job, out),
-            Vectors::Float16(numbers) => few(simd, numbers, job, out),
-            Vectors::Int8(codes) => few(simd, codes, job, out),
-        };
+        let groups = queries.chunks(TOGETHER * dim).zip(out.chunks_mut(TOGETHER * rows));
+        for (queries, out) in groups {
+            let job = &Job { queries, ..*job };
+            match vectors {
+                Vectors::Float32(numbers) => group(simd, numbers, job, out),
+                Vectors::Float16(numbers) => group(simd, numbers, job, out),
+                Vectors::Int8(codes) => group(simd, codes, job, out),
+            }
+        }
+        return;
     }
     let queries = Rows::new(queries, count, dim, dim);
     let mut out = RowsMut::new(out, count, rows, rows);
@@ -187,14 +198,14 @@ fn sixteen<S: Simd, E: Element>(simd: S, elements: &[E]) -> S::V {
     unsafe { E::load(simd, padded.as_ptr()) }
 }
 
-/// Up to [`FEW`] queries.
+/// Up to [`TOGETHER`] queries.
 #[inline(always)]
-fn few<S: Simd, E: Element>(simd: S, vectors: &[E], job: &Job<'_>, out: &mut [f32]) {
+fn group<S: Simd, E: Element>(simd: S, vectors: &[E], job: &Job<'_>, out: &mut [f32]) {
     match job.queries.len() / job.dim {
         1 => together::<S, E, 1>(simd, vectors, job, out),
         2 => together::<S, E, 2>(simd, vectors, job, out),
         3 => together::<S, E, 3>(simd, vectors, job, out),
-        FEW => together::<S, E, FEW>(simd, vectors, job, out),
+        TOGETHER => together::<S, E, TOGETHER>(simd, vectors, job, out),
         _ => {}
     }
 }

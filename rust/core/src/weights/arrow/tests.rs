@@ -221,9 +221,7 @@ fn patched(mut bytes: Vec<u8>, needle: i64, value: i64) -> Vec<u8> {
 #[test]
 fn blocks_and_lengths_of_any_size_are_refused() {
     let bytes = whole();
-    let buffer = Buffer::from(&bytes[..]);
-    let footer_start = Reader { file: buffer, path: Path::new("") }.footer_start().unwrap();
-    let footer = Buffer::from(&bytes[footer_start..bytes.len() - TRAILER]);
+    let (footer, _) = ipc::footer(&Buffer::from(&bytes[..])).unwrap();
     let blocks = root_as_footer(&footer).unwrap().recordBatches().unwrap();
     let last = blocks.get(blocks.len() - 1);
     for value in [-1, i64::MIN, i64::MAX, i64::MAX - 64, bytes.len() as i64, 1 << 40, 1 << 62] {
@@ -233,7 +231,7 @@ fn blocks_and_lengths_of_any_size_are_refused() {
     }
     for length in [-1, 0, i32::MAX, i32::MIN, bytes.len() as i32] {
         let mut bytes = bytes.clone();
-        let at = bytes.len() - TRAILER;
+        let at = bytes.len() - ipc::TRAILER;
         bytes[at..at + 4].copy_from_slice(&length.to_le_bytes());
         assert!(!opens_safely(&bytes), "footer of {length} bytes");
     }

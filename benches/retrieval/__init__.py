@@ -1,0 +1,1 @@
+"""How well and how fast stores find paragraphs that answer questions."""
