@@ -201,6 +201,7 @@ def test_stores_are_described(service, prompted):
         "metric": "cosine",
         "model": "prompted",
     }
+    assert service.client.get("/stores").json() == {"stores": info["stores"]}
     assert (described["lancedb"]["backend"], described["vectors"]["model"]) == ("lancedb", None)
     for models in (info["models"], service.client.get("/models").json()["models"]):
         stores = {model["name"]: model["stores"] for model in models}
@@ -280,6 +281,11 @@ def test_who_may_search(bert_mean_folder, folders):
         }
         assert statuses == {"embed": 403, "search": 200}
         assert service.post("/search", fields).status_code == 401
+        statuses = {
+            scope: service.client.get("/stores", headers={"x-api-key": key}).status_code
+            for scope, (key, _) in keys.items()
+        }
+        assert statuses == {"embed": 403, "search": 200}
         headers = {"x-api-key": keys["search"][0]}
         assert service.post("/embed", {"texts": "a"}, headers=headers).status_code == 403
 

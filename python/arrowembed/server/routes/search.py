@@ -15,9 +15,9 @@ from arrowembed.server.routes.answering import (
     stores_of,
     usage_of,
 )
-from arrowembed.server.routes.documented import errors_in, json_body
+from arrowembed.server.routes.documented import REFUSALS, errors_in, json_body
 from arrowembed.server.schemas.native import ErrorResponse
-from arrowembed.server.schemas.search import QueryRequest, SearchResponse, VectorRequest
+from arrowembed.server.schemas.search import QueryRequest, SearchResponse, StoreList, VectorRequest
 from arrowembed.server.security.dependency import require
 from arrowembed.server.stores import fields_of, search_request, text_of
 
@@ -56,3 +56,9 @@ async def search(request: Request) -> Response:
             "usage": None if found.encoded is None else usage_of(found.encoded),
         }
     )
+
+
+@router.get("/stores", summary="The stores", response_model=StoreList, responses=REFUSALS)
+async def stores(request: Request) -> Response:
+    """All stores that can be searched, the default one first."""
+    return json_response({"stores": await stores_of(request).described()})

@@ -87,3 +87,9 @@ class StoreInfo(BaseModel):
     model: str | None = Field(
         description="Name of the model that embeds queries; null if it takes vectors only."
     )
+
+
+class StoreList(BaseModel):
+    """All stores of the service."""
+
+    stores: list[StoreInfo]
