@@ -252,6 +252,24 @@ def test_a_model_may_be_named(prompted_folder, bert_folder, folders):
         assert service.error("/search", {"query": "a"})[1]["code"] == "store_mismatch"
 
 
+def test_a_store_of_cut_vectors(prompted_folder, tmp_path):
+    with open_store(tmp_path / "cut", model=Embedder(prompted_folder, truncate_dim=16)) as store:
+        store.add(IDS, TEXTS)
+        expected = store.search("a pet", 3)
+    for cut, served in ((None, True), (32, True), (16, True), (8, False)):
+        model = {"name": "prompted", "source": str(prompted_folder), "truncate_dim": cut}
+        with running(models=[model], lazy=True, stores=[str(tmp_path / "cut")]) as service:
+            answer = service.post("/search", {"query": "a pet", "k": 3})
+        if served:
+            hits = answer.json()["hits"]
+            assert [hit["id"] for hit in hits] == [hit.id for hit in expected]
+            np.testing.assert_allclose(
+                [hit["score"] for hit in hits], [hit.score for hit in expected], atol=1e-6
+            )
+        else:
+            assert answer.json()["error"]["code"] == "store_mismatch"
+
+
 def test_settings_that_cannot_be(bert_mean_folder, folders, tmp_path):
     model = str(bert_mean_folder)
     store = str(folders / "lightweight")

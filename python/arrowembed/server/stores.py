@@ -96,12 +96,15 @@ class ServedStore:
         if use is None or served is self._checked:
             return
         found = ModelUse.of(served.embedder)
-        # Prompts and dimensions are asked for with each query.
+        # Prompts are asked for with each query, and so are dimensions, unless there are fewer.
+        cut = found.truncate_dim
+        if cut is None or (use.truncate_dim is not None and use.truncate_dim <= cut):
+            cut = use.truncate_dim
         asked = replace(
             found,
             query_prompt=use.query_prompt,
             document_prompt=use.document_prompt,
-            truncate_dim=found.truncate_dim if use.truncate_dim is None else use.truncate_dim,
+            truncate_dim=cut,
         )
         if not use.is_of(asked):
             raise StoreMismatchError(
