@@ -28,7 +28,7 @@ export PYO3_PYTHON := $(CURDIR)/.venv/bin/python
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: demo test test-rust test-python test-browser test-api lint lint-rust lint-python bench \
-	bench-peers bench-large bench-load dev proto coverage coverage-report coverage-rust coverage-python \
+	bench-peers bench-large bench-load bench-index bench-retrieval bench-tools dev proto coverage coverage-report coverage-rust coverage-python \
 	check-wheel check-deploy image check-image lock clean help
 
 demo: $(MODEL)/model.arrow ## build, convert all-MiniLM-L6-v2, embed and search real text
@@ -93,6 +93,18 @@ bench-large: .venv/wheel.stamp ## a GGUF file of 4.4 GB: opening, memory, and sp
 bench-load: .venv/dev.stamp $(MODEL)/model.arrow ## the service under load, beside one of FastAPI and fastembed
 	cd benches && ../$(PY) -m load $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(CLIENTS),--clients $(CLIENTS))
+
+# LanceDB takes minutes with a million vectors; ENGINES says who takes part.
+bench-index: .venv/dev.stamp ## exact search beside FAISS, LanceDB and the speed of memory
+	cd benches && ../$(PY) -m index $(ENGINES) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# PARAGRAPHS and QUESTIONS are files in the form that benches/retrieval/__main__.py tells.
+bench-retrieval: .venv/dev.stamp $(MODEL)/model.arrow ## how well and how fast stores find answers, indexes of LanceDB among them
+	cd benches && ../$(PY) -m retrieval $(abspath $(PARAGRAPHS)) $(abspath $(QUESTIONS)) --model ../$(MODEL)
+
+bench-tools: .venv/dev.stamp $(MODEL)/model.arrow ## what tools and the MCP server take
+	$(PY) benches/tools.py $(MODEL)
+	$(PY) benches/mcp_start.py $(MODEL)
 
 dev: .venv/dev.stamp .venv/model.stamp ## install in place: Python changes are live at once
 	VIRTUAL_ENV="$(CURDIR)/.venv" $(PY) -m maturin develop --release --locked

@@ -136,7 +136,8 @@ mod tests {
                 assert!(whole[end..span.start].trim().is_empty(), "{token:?} of {text:?}");
                 end = span.end;
             }
-            assert!(whole[end..].trim().is_empty());
+            // This tokenizer takes accents away.
+            assert!(whole[end..].trim_matches([' ', '\u{301}']).is_empty(), "end of {text:?}");
         }
     }
 
