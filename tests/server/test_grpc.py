@@ -304,7 +304,7 @@ HTTP_ONLY = {
     *("method_not_allowed", "not_found", "unsupported_media_type", "payload_too_large"),
     *("conflict", "loading", "missing_dependency"),
     # Nothing is written to a store here, and no result is shared.
-    *("duplicate_id", "store_locked", "handle_gone", "invalid_handle", "shared_memory"),
+    *("duplicate_id", "store_io", "store_locked", "handle_gone", "invalid_handle", "shared_memory"),
 }
 
 

@@ -99,6 +99,7 @@ TABLE: dict[str, Kind] = {
     "store_not_found": Kind(500, "INTERNAL", _BROKEN),
     "invalid_store": Kind(500, "INTERNAL", _BROKEN),
     "store_mismatch": Kind(500, "INTERNAL", _BROKEN),
+    "store_io": Kind(500, "INTERNAL", _BROKEN),
     "internal": Kind(500, "INTERNAL", _BROKEN),
     "error": Kind(500, "INTERNAL", _BROKEN),
     "missing_dependency": Kind(501, "UNIMPLEMENTED"),
