@@ -27,7 +27,11 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="retrieval",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("paragraphs", type=Path)
     parser.add_argument("questions", type=Path)
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
