@@ -193,6 +193,10 @@ class Store(ABC):
             filter: See `arrowembed.store.filters`.
             include: Of "text", "metadata" and "vector", what is wanted.
             batch_size: Most entries of a batch.
+
+        Raises:
+            StoreFileError: A store in LanceDB was compacted meanwhile, which removes what is being
+                read; scan it again.
         """
         batch_size = checked_count("batch_size", batch_size, 1)
         fields = checked_fields(include)
