@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from slow_store import SlowStore, agree
 
-from arrowembed.store import lightweight, open_store
+from arrowembed import store
+from arrowembed.store import open_store
 
-CODE = str(Path(lightweight.__file__).parent)
+CODE = str(Path(store.__file__).parent)
 DIMENSION = 4
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from arrowembed.errors import InvalidArgumentError, StoreLockedError
 from arrowembed.store import open_store
-from arrowembed.store.lightweight.lock import write_lock
+from arrowembed.store.lock import write_lock
 
 SECONDS = float(os.environ.get("ARROWEMBED_TEST_SECONDS", "3"))
 """For which readers and a writer go on."""
@@ -118,7 +118,7 @@ def test_writers_in_several_processes_lose_nothing(tmp_path):
 
 def test_who_makes_a_store_while_another_is_made_there_learns_of_it(tmp_path, monkeypatch):
     from arrowembed.errors import StoreMismatchError
-    from arrowembed.store.lightweight import store as module
+    from arrowembed.store import making as module
 
     real = module.write_lock
 

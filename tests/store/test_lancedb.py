@@ -20,7 +20,7 @@ from arrowembed.store.filters import matches, parse
 from arrowembed.store.lancedb import upkeep
 from arrowembed.store.lancedb.columns import MAX_COLUMNS, column
 from arrowembed.store.lancedb.results import records
-from arrowembed.store.lightweight.lock import write_lock
+from arrowembed.store.lock import write_lock
 
 METRICS = ["cosine", "dot", "euclidean"]
 

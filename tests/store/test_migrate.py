@@ -12,7 +12,7 @@ from backends import BACKENDS
 
 from arrowembed.errors import InvalidArgumentError, StoreNotFoundError
 from arrowembed.store import open_store
-from arrowembed.store.lightweight.lock import write_lock
+from arrowembed.store.lock import write_lock
 from arrowembed.store.migrate import migrate
 
 ALL = ("text", "metadata", "vector")

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 from arrowembed.errors import InvalidArgumentError, StoreLockedError, StoreMismatchError
 from arrowembed.progress import Progress
 from arrowembed.store.factory import backend_class, open_store
-from arrowembed.store.lightweight.files import sync_folder, writing_to
-from arrowembed.store.lightweight.lock import write_lock
+from arrowembed.store.files import sync_folder, writing_to
+from arrowembed.store.lock import write_lock
 from arrowembed.store.records import FIELDS
 
 if TYPE_CHECKING:

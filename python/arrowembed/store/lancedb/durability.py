@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from arrowembed.store.lightweight.files import sync_folder
+from arrowembed.store.files import sync_folder
 
 _COARSE = 50_000_000
 """Nanoseconds by which the clock of files may be behind; a kernel's tick is 10 ms at most."""

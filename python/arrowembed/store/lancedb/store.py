@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from arrowembed.errors import DuplicateIdError, InvalidArgumentError, StoreFileError
 from arrowembed.store.base import Store
-from arrowembed.store.description import FILE_NAME, Description
+from arrowembed.store.files import writing_to
 from arrowembed.store.lancedb import columns
 from arrowembed.store.lancedb.bounds import Norms
 from arrowembed.store.lancedb.conditions import among, joined
@@ -33,8 +33,8 @@ from arrowembed.store.lancedb.results import columns_of, hits, records
 from arrowembed.store.lancedb.snapshot import TABLE, Snapshot
 from arrowembed.store.lancedb.text_search import matching
 from arrowembed.store.lancedb.upkeep import compact, is_due, merge_small_files
-from arrowembed.store.lightweight.files import writing_to
-from arrowembed.store.lightweight.lock import write_lock
+from arrowembed.store.lock import LOCK, LOCK_TIMEOUT, write_lock
+from arrowembed.store.making import make_folder
 from arrowembed.store.records import DEFAULT_FIELDS, checked_texts
 from arrowembed.texts import is_texts
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from arrowembed.embedder import Embedder
+    from arrowembed.store.description import Description
     from arrowembed.store.filters import Filter
     from arrowembed.store.lancedb.bounds import Query
     from arrowembed.store.records import Field, Hit, Record, Rows
@@ -55,8 +56,6 @@ T = TypeVar("T")
 Mode: TypeAlias = Literal["vector", "text", "hybrid"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
-LOCK = "lock"
-LOCK_TIMEOUT = 30.0
 
 _ATTEMPTS = 3
 """At a read whose files somebody removes meanwhile, by compacting."""
@@ -105,23 +104,13 @@ class LanceStore(Store):
             MissingDependencyError: LanceDB is not installed.
         """
         load()
-        with writing_to(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            _check_ours(folder)
-            with write_lock(folder / LOCK, options.get("lock_timeout", LOCK_TIMEOUT)):
-                if not (folder / FILE_NAME).exists():
-                    with writing(folder):
-                        _make_table(folder, columns.schema(description))
-                    description.write(folder)
-        # Somebody else may have made it meanwhile, for something else.
-        found = Description.read(folder)
-        found.check(
-            folder,
-            backend=description.backend,
-            dimension=description.dimension,
-            metric=description.metric,
-            dtype=description.dtype,
-        )
+
+        def fill() -> None:
+            with writing(folder):
+                _make_table(folder, columns.schema(description))
+
+        timeout = options.get("lock_timeout", LOCK_TIMEOUT)
+        found = make_folder(folder, description, (f"{TABLE}.lance",), fill, timeout)
         return cls(folder, found, model, **options)
 
     def create_index(self, kind: str = "ivf_pq", **settings: Any) -> None:
@@ -408,13 +397,3 @@ def _make_table(folder: Path, fields: pa.Schema) -> None:
     # Overwritten: what a process left that died before the store was one.
     there = (folder / f"{TABLE}.lance").exists()
     _connected(folder).create_table(TABLE, schema=fields, mode="overwrite" if there else "create")
-
-
-def _check_ours(folder: Path) -> None:
-    ours = {FILE_NAME, LOCK, f"{TABLE}.lance", "lost+found"}
-    for path in folder.iterdir():
-        if path.name not in ours and not path.name.startswith("."):
-            raise InvalidArgumentError(
-                f"{str(folder)!r} is no store and not empty, it has {path.name!r}; "
-                "name a folder of its own for the store"
-            )

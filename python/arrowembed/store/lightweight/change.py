@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from arrowembed.store.files import digest, sync_folder, write_new
 from arrowembed.store.lightweight.content import Content
-from arrowembed.store.lightweight.files import digest, sync_folder, write_new
 from arrowembed.store.lightweight.manifest import SEGMENTS, Entry, Live
 from arrowembed.store.lightweight.merging import Limits, after_write
 from arrowembed.store.lightweight.snapshot import Part

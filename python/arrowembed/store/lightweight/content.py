@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from arrowembed import _core
+from arrowembed.store.files import digest_of_file, sync
 from arrowembed.store.lightweight.columns import MAX_KEYS, columns_of, key_of
-from arrowembed.store.lightweight.files import digest_of_file, sync
 from arrowembed.store.lightweight.manifest import SEGMENTS, Entry
 from arrowembed.store.lightweight.segment import MARK, hashes_of
 from arrowembed.store.records import to_json

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from arrowembed.errors import StoreFileError
-from arrowembed.store.lightweight.files import digest, write_whole
+from arrowembed.store.files import digest, write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path

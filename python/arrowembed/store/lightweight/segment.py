@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from arrowembed import _core
 from arrowembed.errors import ArrowEmbedError, StoreFileError
+from arrowembed.store.files import digest
 from arrowembed.store.filters import Filter, matches
 from arrowembed.store.lightweight.columns import TYPES, column_name, key_of, keys_of, mask
-from arrowembed.store.lightweight.files import digest
 from arrowembed.store.lightweight.manifest import SEGMENTS, Entry
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from arrowembed.errors import StoreFileError
+from arrowembed.store.files import digest
 from arrowembed.store.filters import matches
-from arrowembed.store.lightweight.files import digest
 from arrowembed.store.lightweight.manifest import FILE_NAME, SEGMENTS, Manifest
 from arrowembed.store.lightweight.segment import DAMAGED, Segment, hashes_of
 

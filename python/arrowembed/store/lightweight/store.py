@@ -15,15 +15,16 @@ import numpy as np
 from arrowembed import _core
 from arrowembed.errors import DuplicateIdError, InvalidArgumentError
 from arrowembed.store.base import Store
-from arrowembed.store.description import FILE_NAME, Description
+from arrowembed.store.description import FILE_NAME
+from arrowembed.store.files import writing_to
 from arrowembed.store.lightweight.change import Change, weight
 from arrowembed.store.lightweight.content import Content
-from arrowembed.store.lightweight.files import writing_to
-from arrowembed.store.lightweight.lock import write_lock
 from arrowembed.store.lightweight.manifest import FILE_NAME as MANIFEST
 from arrowembed.store.lightweight.manifest import SEGMENTS, Manifest, is_our_file
 from arrowembed.store.lightweight.merging import Limits, in_compaction
 from arrowembed.store.lightweight.snapshot import Snapshot
+from arrowembed.store.lock import LOCK, LOCK_TIMEOUT, write_lock
+from arrowembed.store.making import make_folder
 from arrowembed.store.records import Hit, Record
 
 if TYPE_CHECKING:
@@ -33,12 +34,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from arrowembed.embedder import Embedder
+    from arrowembed.store.description import Description
     from arrowembed.store.filters import Filter
     from arrowembed.store.lightweight.snapshot import Place
     from arrowembed.store.records import Field, Rows
-
-LOCK = "lock"
-LOCK_TIMEOUT = 30.0
 
 
 class LightweightStore(Store):
@@ -79,23 +78,13 @@ class LightweightStore(Store):
             InvalidArgumentError: The folder has files of something else.
             StoreIOError: It cannot be written to.
         """
-        with writing_to(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            _check_ours(folder)
-            with write_lock(folder / LOCK, options.get("lock_timeout", LOCK_TIMEOUT)):
-                if not (folder / FILE_NAME).exists():
-                    (folder / SEGMENTS).mkdir(exist_ok=True)
-                    Manifest(0, ()).write(folder)
-                    description.write(folder)
-        # Somebody else may have made it meanwhile, for something else.
-        found = Description.read(folder)
-        found.check(
-            folder,
-            backend=description.backend,
-            dimension=description.dimension,
-            metric=description.metric,
-            dtype=description.dtype,
-        )
+
+        def fill() -> None:
+            (folder / SEGMENTS).mkdir(exist_ok=True)
+            Manifest(0, ()).write(folder)
+
+        timeout = options.get("lock_timeout", LOCK_TIMEOUT)
+        found = make_folder(folder, description, (MANIFEST, SEGMENTS), fill, timeout)
         return cls(folder, found, model, **options)
 
     def verify(self) -> None:
@@ -270,16 +259,6 @@ class LightweightStore(Store):
         for name in (MANIFEST, FILE_NAME):
             for path in self._path.glob(f".{name}.*"):
                 path.unlink(missing_ok=True)
-
-
-def _check_ours(folder: Path) -> None:
-    ours = {FILE_NAME, MANIFEST, SEGMENTS, LOCK, "lost+found"}
-    for path in folder.iterdir():
-        if path.name not in ours and not path.name.startswith("."):
-            raise InvalidArgumentError(
-                f"{str(folder)!r} is no store and not empty, it has {path.name!r}; "
-                "name a folder of its own for the store"
-            )
 
 
 def _delete_all(change: Change, places: Sequence[Place]) -> None:

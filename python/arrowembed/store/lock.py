@@ -19,6 +19,11 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+LOCK = "lock"
+"""Name of the file in a store's folder."""
+LOCK_TIMEOUT = 30.0
+"""Seconds."""
+
 _SHORTEST_NAP = 0.0005
 _LONGEST_NAP = 0.02
 
