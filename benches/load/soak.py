@@ -23,7 +23,9 @@ from load.service import Service, own
 ROOT = Path(__file__).parents[2]
 CLIENTS = 16
 WARM_UP = 120.0
-"""Seconds that are not looked at, at most a third of all: caches fill, pools reach their sizes."""
+"""Seconds that are not looked at, at most a third of all: pools reach their sizes."""
+CACHED = 10_000
+"""Vectors that the service keeps; before the time begins, its cache is filled."""
 
 
 def request(chance: random.Random, texts: list[str]) -> tuple[str, Any]:
@@ -52,8 +54,9 @@ class Soak:
         self.samples: list[tuple[float, int]] = []
 
     async def run(self) -> None:
-        started = time.monotonic()
         async with httpx.AsyncClient(base_url=self.service.url, timeout=60) as client:
+            await self._fill_cache(client)
+            started = time.monotonic()
             clients = [asyncio.create_task(self._client(client, n)) for n in range(CLIENTS)]
             while (now := time.monotonic() - started) < self.seconds:
                 self.samples.append((now, self.service.resident()))
@@ -61,6 +64,13 @@ class Soak:
             for task in clients:
                 task.cancel()
             await asyncio.gather(*clients, return_exceptions=True)
+
+    async def _fill_cache(self, client: httpx.AsyncClient) -> None:
+        for first in range(0, CACHED, 100):
+            some = (self.texts[i % len(self.texts)] for i in range(first, first + 100))
+            new = [f"{text} {first + i}" for i, text in enumerate(some)]
+            answer = await client.post("/embed", json={"texts": new})
+            answer.raise_for_status()
 
     async def _client(self, client: httpx.AsyncClient, number: int) -> None:
         chance = random.Random(number)
