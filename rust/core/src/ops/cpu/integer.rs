@@ -8,15 +8,13 @@
 #![allow(unsafe_code)]
 
 use super::matmul::Finish;
-use super::simd::{LANES, Simd, load_upto};
+use super::simd::{Kernel, LANES, Simd, load_upto};
+use super::tiling::{self, LINE, MAX_PANELS, MAX_ROWS, Next};
 use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
 use crate::weights::panels::{BLOCK, groups};
 
-/// Rows and columns of the largest tile.
-pub(super) const TILE: usize = 32;
-
 /// A tile's sums.
-pub(super) type Sums = [[i32; TILE]; TILE];
+type Sums = [[i32; MAX_PANELS * LANES]; MAX_ROWS];
 
 /// A quantized matrix `[out_features, in_features]` in the layout of [`crate::weights::panels`].
 #[derive(Debug, Clone, Copy)]
@@ -117,6 +115,10 @@ impl Element for i8 {
     }
 }
 
+/// Steps of a tile for which one line of the weights that come next is brought near: with rows enough for
+/// waiting to matter, that is all of them.
+const STEPS_A_LINE: usize = 4;
+
 /// Quantized rows.
 #[derive(Debug, Default)]
 pub(super) struct Inputs {
@@ -194,31 +196,37 @@ pub(super) fn matmul<S: Simd, W: Element>(
     finish: &impl Finish<S>,
     inputs: &mut Inputs,
 ) {
-    const { assert!(S::TILE_ROWS <= TILE && S::TILE_PANELS * LANES <= TILE) };
     expect_shapes(a, [weight.out_features, weight.in_features], out);
     inputs.quantize::<S, W>(simd, a);
-    let mut sums: Sums = [[0; TILE]; TILE];
-    let row_blocks = a.count.div_ceil(S::TILE_ROWS);
-    let end = out.columns.end;
-    for column in out.columns.clone().step_by(S::TILE_PANELS * LANES) {
+    let mut sums: Sums = [[0; MAX_PANELS * LANES]; MAX_ROWS];
+    for (column, group) in tiling::groups(out.columns.clone(), tiling::panels::<S>(a.count)) {
         let panel_len = weight.panel_len();
         let panels = &weight.data[column / LANES * panel_len..];
-        let group = (end - column).div_ceil(LANES).min(S::TILE_PANELS);
         for (block, first) in (0..a.width).step_by(BLOCK).enumerate() {
             let steps = (a.width - first).min(BLOCK).div_ceil(W::GROUP);
-            for row_block in 0..row_blocks {
-                let row = row_block * a.count / row_blocks;
-                let rows = (row_block + 1) * a.count / row_blocks - row;
+            let following = if first + BLOCK < a.width {
+                (first + BLOCK) * LANES
+            } else {
+                group * panel_len
+            };
+            let next = Next::new(panels, following, panel_len, group, BLOCK * LANES);
+            let row_blocks = tiling::row_blocks::<S>(a.count, group);
+            for (i, rows) in row_blocks.clone().enumerate() {
+                let (row, rows) = (rows.start, rows.len());
                 let tile = Tile::<W> {
+                    rows,
+                    panels: group,
                     a: inputs.groups[row * inputs.stride + first / W::GROUP..].as_ptr(),
                     a_stride: inputs.stride,
                     panel: panels[first * LANES..].as_ptr(),
                     panel_stride: panel_len,
                     steps,
+                    ahead: next.share(i, row_blocks.len()),
+                    sums: &raw mut sums,
                 };
                 // SAFETY: `quantize` has made `rows` rows of `stride` groups, of which `steps` follow;
                 // `Quantized::new` checked that `group` panels have as many from `first` on.
-                unsafe { tile.run(simd, rows, group, &mut sums) };
+                unsafe { simd.call(&tile) };
                 let place = Place { row, column, rows, columns: group * LANES, block };
                 place.add(simd, &sums, inputs, &weight, out, finish);
             }
@@ -240,10 +248,10 @@ impl Place {
     /// Scales a block's sums, adds them to those of the blocks before, and finishes them after the
     /// last one.
     #[inline(always)]
-    pub(super) fn add<S: Simd, W: Element>(
+    pub(super) fn add<S: Simd, W: Element, const COLUMNS: usize>(
         &self,
         simd: S,
-        sums: &Sums,
+        sums: &[[i32; COLUMNS]],
         inputs: &Inputs,
         weight: &Quantized<'_, W>,
         out: &mut RowsMut<'_>,
@@ -281,70 +289,89 @@ impl Place {
 
 /// One tile's part of a block.
 struct Tile<W> {
+    rows: usize,
+    panels: usize,
     a: *const i32,
     a_stride: usize,
     panel: *const W,
     panel_stride: usize,
     steps: usize,
+    /// What is brought near meanwhile.
+    ahead: *const u8,
+    sums: *mut Sums,
 }
 
-impl<W: Element> Tile<W> {
+impl<S: Simd, W: Element> Kernel<S> for Tile<W> {
     /// Picks the product of that size.
     ///
     /// # Safety
     /// `rows` rows of `steps` groups are readable at `a`; `panels` panels of as many groups of 16
-    /// outputs are readable at `panel`.
+    /// outputs are readable at `panel`; `sums` are writable.
     #[inline(always)]
-    unsafe fn run<S: Simd>(&self, simd: S, rows: usize, panels: usize, sums: &mut Sums) {
+    unsafe fn run(&self, simd: S) {
         macro_rules! pick {
             ($($r:literal)*) => {
-                match (rows, panels) {
+                match (self.rows, self.panels) {
                     // The constant conditions leave only the sizes that this instruction set uses.
                     // SAFETY: as this function's.
-                    $(($r, 2) if S::TILE_ROWS >= $r && S::TILE_PANELS >= 2 => unsafe {
-                        self.multiply::<S, $r, 2>(simd, sums)
+                    $(($r, 3) if tiling::fits::<S>($r, 3) => unsafe {
+                        self.multiply::<S, $r, 3>(simd)
                     },
                     // SAFETY: as this function's.
-                    ($r, 1) if S::TILE_ROWS >= $r => unsafe {
-                        self.multiply::<S, $r, 1>(simd, sums)
+                    ($r, 2) if tiling::fits::<S>($r, 2) => unsafe {
+                        self.multiply::<S, $r, 2>(simd)
+                    },
+                    // SAFETY: as this function's.
+                    ($r, 1) if tiling::fits::<S>($r, 1) => unsafe {
+                        self.multiply::<S, $r, 1>(simd)
                     },)*
-                    _ => unreachable!("a tile of {rows} rows and {panels} panels"),
+                    (rows, panels) => unreachable!("a tile of {rows} rows and {panels} panels"),
                 }
             };
         }
         pick!(1 2 3 4 5 6 7 8 9 10 11 12);
     }
+}
 
+impl<W: Element> Tile<W> {
     /// # Safety
-    /// As [`Self::run`], with `R` rows and `P` panels.
+    /// As [`Kernel::run`]'s, with `R` rows and `P` panels.
     // As in the product of floats: nothing but arithmetic in loops over constant ranges.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
-    unsafe fn multiply<S: Simd, const R: usize, const P: usize>(&self, simd: S, out: &mut Sums) {
+    unsafe fn multiply<S: Simd, const R: usize, const P: usize>(&self, simd: S) {
         let mut sums = [[simd.splat_int(0); P]; R];
         let mut rows = RowPointers::<_, R>::new(self.a, self.a_stride);
-        for step in 0..self.steps {
-            let mut weights = [simd.splat_int(0); P];
-            for p in 0..P {
-                // SAFETY: `run`'s conditions, with p < P and step < steps.
-                weights[p] = unsafe {
-                    let at = p * self.panel_stride + step * LANES * W::GROUP;
-                    simd.load_int(self.panel.add(at).cast())
-                };
-            }
-            for_each_row!(r in R {
-                // SAFETY: `run`'s conditions, with r < R and step < steps.
-                let a = simd.splat_int(unsafe { *rows.at(r) });
+        let mut ahead = self.ahead;
+        for first in (0..self.steps).step_by(STEPS_A_LINE) {
+            simd.prefetch_for_later(ahead);
+            ahead = ahead.wrapping_add(LINE);
+            for step in first..self.steps.min(first + STEPS_A_LINE) {
+                let mut weights = [simd.splat_int(0); P];
                 for p in 0..P {
-                    sums[r][p] = W::dot(simd, sums[r][p], a, weights[p]);
+                    // SAFETY: `run`'s conditions, with p < P and step < steps.
+                    weights[p] = unsafe {
+                        let at = p * self.panel_stride + step * LANES * W::GROUP;
+                        simd.load_int(self.panel.add(at).cast())
+                    };
                 }
-            });
-            rows.step();
+                for_each_row!(r in R {
+                    // SAFETY: `run`'s conditions, with r < R and step < steps.
+                    let a = simd.splat_int(unsafe { *rows.at(r) });
+                    for p in 0..P {
+                        sums[r][p] = W::dot(simd, sums[r][p], a, weights[p]);
+                    }
+                });
+                rows.step();
+            }
         }
         for r in 0..R {
             for p in 0..P {
-                // SAFETY: a row of `Sums` holds two panels.
-                unsafe { simd.store_int(sums[r][p], out[r].as_mut_ptr().add(p * LANES)) };
+                // SAFETY: a row of `Sums` holds the panels of a tile.
+                unsafe {
+                    let to = (*self.sums)[r].as_mut_ptr().add(p * LANES);
+                    simd.store_int(sums[r][p], to);
+                }
             }
         }
     }

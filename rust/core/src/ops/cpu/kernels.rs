@@ -244,11 +244,11 @@ pub(super) fn multiply_adds<S: Simd>(simd: S, steps: usize, operations: &mut usi
     // As many as hide the latency and fit into the registers.
     let mut sums = [x; 12];
     for _ in 0..steps {
-        for sum in &mut sums[..S::TILE_ROWS] {
+        for sum in &mut sums[..S::TILES[0]] {
             *sum = simd.mul_add(*sum, y, x);
         }
     }
     let total = sums.into_iter().fold(x, |total, sum| simd.add(total, sum));
     std::hint::black_box(simd.sum(total));
-    *operations = 2 * super::simd::LANES * S::TILE_ROWS * steps;
+    *operations = 2 * super::simd::LANES * S::TILES[0] * steps;
 }

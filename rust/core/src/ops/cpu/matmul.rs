@@ -1,7 +1,6 @@
 //! The matrix product that nearly all time goes into: rows of floats times a matrix in panels.
 //!
-//! A tile of up to [`Simd::TILE_ROWS`] rows by [`Simd::TILE_PANELS`] panels is kept in registers
-//! while k runs over a block of input features: each step loads 16 weights a panel once, converts them
+//! A tile of some rows by some panels ([`Simd::TILES`]) is kept in registers while k runs over a block of input features: each step loads 16 weights a panel once, converts them
 //! to float32 if need be, and multiplies them with one number of every row. Every output is the sum
 //! over k in ascending order, whatever tile it falls into: that is why a text's vector does not
 //! depend on the batch it is computed in.
@@ -11,7 +10,8 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::simd::{LANES, Simd};
+use super::simd::{Kernel, LANES, Simd};
+use super::tiling::{self, LINE, MAX_PANELS, MAX_ROWS, Next};
 use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
 use crate::weights::panels::groups;
 
@@ -19,8 +19,10 @@ use crate::weights::panels::groups;
 /// cache while the rows pass by.
 const K_BLOCK: usize = 384;
 
-/// The same where weights are converted to float32 first, for all rows: 12 KiB.
+/// Input features of one panel that are converted to float32 at a time, for all rows: 12 KiB, and 24 KiB of
+/// several panels together.
 const CONVERTED_BLOCK: usize = 192;
+const CONVERTED: usize = 384;
 
 /// Blocks of rows for which weights are rather converted in registers, once for each.
 const MOST_CONVERSIONS: usize = 4;
@@ -128,9 +130,9 @@ impl<S: Simd> Finish<S> for AsIs {
     }
 }
 
-/// Columns of the widest tile, and its rows times them.
-const MAX_COLUMNS: usize = 2 * LANES;
-const MAX_TILE: usize = 12 * MAX_COLUMNS;
+/// Columns of the widest tile, and room for any tile.
+const MAX_COLUMNS: usize = MAX_PANELS * LANES;
+const MAX_TILE: usize = MAX_ROWS * MAX_COLUMNS;
 
 /// `out = finish(a · weightᵀ)`, in the columns that `out` asks for.
 ///
@@ -144,25 +146,27 @@ pub(super) fn matmul<S: Simd, W: Weight>(
     out: &mut RowsMut<'_>,
     finish: &impl Finish<S>,
 ) {
-    const { assert!(S::TILE_PANELS * LANES <= MAX_COLUMNS) };
-    const { assert!(S::TILE_ROWS * MAX_COLUMNS <= MAX_TILE) };
     expect_shapes(a, [weight.out_features, weight.in_features], out);
-    // Two panels of floats and the rows of a tile would leave no room in the first-level cache: slower.
-    let convert = W::CONVERTED && S::TILE_PANELS == 1 && a.count > MOST_CONVERSIONS * S::TILE_ROWS;
-    let block = if convert { CONVERTED_BLOCK } else { K_BLOCK };
-    let mut floats = Floats([0.0; CONVERTED_BLOCK * LANES]);
+    let widest = tiling::panels::<S>(a.count);
+    let convert = W::CONVERTED && a.count > MOST_CONVERSIONS * S::TILES[widest - 1];
+    let block = if convert { CONVERTED_BLOCK.min(CONVERTED / widest) } else { K_BLOCK };
+    let mut floats = Floats([0.0; CONVERTED * LANES]);
     let end = out.columns.end;
-    for column in out.columns.clone().step_by(S::TILE_PANELS * LANES) {
+    for (column, group) in tiling::groups(out.columns.clone(), widest) {
         let panels = &weight.data[column / LANES * weight.panel_len()..];
-        let group = (end - column).div_ceil(LANES).min(S::TILE_PANELS);
         let columns = (end - column).min(group * LANES);
         for k in (0..a.width).step_by(block) {
             let steps = (a.width - k).min(block);
-            let part = Part { column, columns, group, k, steps };
-            let (panels, stride) = (&panels[k * LANES..], weight.panel_len());
+            let stride = weight.panel_len();
+            let following = if k + block < a.width { (k + block) * LANES } else { group * stride };
+            let next = Next::new(panels, following, stride, group, block * LANES);
+            let part = Part { column, columns, group, k, steps, next };
+            let panels = &panels[k * LANES..];
             if convert {
-                to_floats::<S, W>(simd, panels, steps, &mut floats);
-                part.multiply(simd, a, &floats.0, CONVERTED_BLOCK * LANES, out, finish);
+                for (p, floats) in floats.0.chunks_mut(block * LANES).take(group).enumerate() {
+                    to_floats::<S, W>(simd, &panels[p * stride..], steps, floats);
+                }
+                part.multiply(simd, a, &floats.0, block * LANES, out, finish);
             } else {
                 part.multiply(simd, a, panels, stride, out, finish);
             }
@@ -170,15 +174,15 @@ pub(super) fn matmul<S: Simd, W: Weight>(
     }
 }
 
-/// A panel of `CONVERTED_BLOCK` steps, aligned so that no load straddles two cache lines.
+/// Converted panels, aligned so that no load straddles two cache lines.
 #[repr(align(64))]
-struct Floats([f32; CONVERTED_BLOCK * LANES]);
+struct Floats([f32; CONVERTED * LANES]);
 
 /// Some steps of a panel as floats.
 #[inline(always)]
-fn to_floats<S: Simd, W: Weight>(simd: S, panel: &[W], steps: usize, floats: &mut Floats) {
+fn to_floats<S: Simd, W: Weight>(simd: S, panel: &[W], steps: usize, floats: &mut [f32]) {
     let groups = panel.chunks_exact(W::GROUP * LANES).take(steps.div_ceil(W::GROUP));
-    for (floats, weights) in floats.0.chunks_mut(W::GROUP * LANES).zip(groups) {
+    for (floats, weights) in floats.chunks_mut(W::GROUP * LANES).zip(groups) {
         for (i, floats) in floats.chunks_exact_mut(LANES).enumerate() {
             // SAFETY: both chunks have a group of 16, and `i` is one of its features.
             unsafe { simd.store(W::load(simd, weights.as_ptr(), i), floats.as_mut_ptr()) };
@@ -194,6 +198,8 @@ pub(super) struct Part {
     pub(super) group: usize,
     pub(super) k: usize,
     pub(super) steps: usize,
+    /// The weights after these.
+    pub(super) next: Next,
 }
 
 impl Part {
@@ -208,17 +214,17 @@ impl Part {
         out: &mut RowsMut<'_>,
         finish: &impl Finish<S>,
     ) {
-        let &Self { column, columns, group, k, steps } = self;
+        let &Self { column, columns, group, k, steps, next } = self;
         let needed = (group - 1) * stride + steps.next_multiple_of(W::GROUP) * LANES;
         assert!(needed <= panels.len(), "panels");
-        let row_blocks = a.count.div_ceil(S::TILE_ROWS);
-        for block in 0..row_blocks {
-            // Blocks of nearly equal height: 13 rows are 7 and 6, not 12 and 1.
-            let row = block * a.count / row_blocks;
-            let rows = (block + 1) * a.count / row_blocks - row;
-            let mut out = out.part(row..row + rows, column, columns);
+        let row_blocks = tiling::row_blocks::<S>(a.count, group);
+        for (i, block) in row_blocks.clone().enumerate() {
+            let (row, rows) = (block.start, block.len());
+            let mut out = out.part(block, column, columns);
             let (to, out_stride) = out.raw();
             let mut tile = Tile {
+                rows,
+                panels: group,
                 a: a.data[row * a.stride + k..].as_ptr(),
                 a_stride: a.stride,
                 panel: panels.as_ptr(),
@@ -227,6 +233,7 @@ impl Part {
                 out: to,
                 out_stride,
                 first: k == 0,
+                ahead: next.share(i, row_blocks.len()),
             };
             // SAFETY: `Rows::new` and `RowsMut::part` checked that rows `row..row + rows` hold
             // `k..k + steps` inputs and `columns` outputs from `column` on; `group` panels hold `steps`
@@ -234,12 +241,12 @@ impl Part {
             // `padded`, which holds a tile.
             unsafe {
                 if columns == group * LANES {
-                    tile.run(simd, rows, group);
+                    simd.call(&tile);
                 } else {
                     let mut padded = [0.0; MAX_TILE];
                     out.copy_to(simd, &mut padded);
                     (tile.out, tile.out_stride) = (padded.as_mut_ptr(), MAX_COLUMNS);
-                    tile.run(simd, rows, group);
+                    simd.call(&tile);
                     out.copy_from(simd, &padded);
                 }
             }
@@ -289,6 +296,8 @@ impl RowsMut<'_> {
 
 /// One tile's part of a block of k: where its inputs, weights and outputs are.
 struct Tile<W> {
+    rows: usize,
+    panels: usize,
     a: *const f32,
     a_stride: usize,
     panel: *const W,
@@ -298,35 +307,45 @@ struct Tile<W> {
     out_stride: usize,
     /// Whether this is the first block of k, so that `out` holds nothing yet.
     first: bool,
+    /// What is brought near meanwhile.
+    ahead: *const u8,
 }
 
-impl<W: Weight> Tile<W> {
+impl<S: Simd, W: Weight> Kernel<S> for Tile<W> {
     /// Picks the product of that size.
     ///
     /// # Safety
-    /// `rows` rows of `steps` floats are readable at `a`; `group` panels of `steps` times 16 weights
-    /// are readable at `panel`; `rows` rows of `16 group` floats are readable and writable at `out`.
+    /// `rows` rows of `steps` floats are readable at `a`; `panels` panels of `steps` times 16 weights
+    /// are readable at `panel`; `rows` rows of `16 panels` floats are readable and writable at `out`.
     #[inline(always)]
-    unsafe fn run<S: Simd>(&self, simd: S, rows: usize, group: usize) {
+    unsafe fn run(&self, simd: S) {
         macro_rules! pick {
             ($($r:literal)*) => {
-                match (rows, group) {
+                match (self.rows, self.panels) {
                     // The constant conditions leave only the sizes that this instruction set uses.
                     // SAFETY: as this function's.
-                    $(($r, 2) if S::TILE_ROWS >= $r && S::TILE_PANELS >= 2 => unsafe {
+                    $(($r, 3) if tiling::fits::<S>($r, 3) => unsafe {
+                        self.multiply::<S, $r, 3>(simd)
+                    },
+                    // SAFETY: as this function's.
+                    ($r, 2) if tiling::fits::<S>($r, 2) => unsafe {
                         self.multiply::<S, $r, 2>(simd)
                     },
                     // SAFETY: as this function's.
-                    ($r, 1) if S::TILE_ROWS >= $r => unsafe { self.multiply::<S, $r, 1>(simd) },)*
-                    _ => unreachable!("a tile of {rows} rows and {group} panels"),
+                    ($r, 1) if tiling::fits::<S>($r, 1) => unsafe {
+                        self.multiply::<S, $r, 1>(simd)
+                    },)*
+                    (rows, panels) => unreachable!("a tile of {rows} rows and {panels} panels"),
                 }
             };
         }
         pick!(1 2 3 4 5 6 7 8 9 10 11 12);
     }
+}
 
+impl<W: Weight> Tile<W> {
     /// # Safety
-    /// As [`Self::run`], with `R` rows and `P` panels.
+    /// As [`Kernel::run`]'s, with `R` rows and `P` panels.
     // Loops over constant ranges and nothing but arithmetic in them: the compiler unrolls them and
     // keeps `sums` in registers. A branch or an iterator in here sends them through memory.
     #[inline(always)]
@@ -343,20 +362,23 @@ impl<W: Weight> Tile<W> {
             }
         }
         let mut rows = RowPointers::<_, R>::new(self.a, self.a_stride);
-        let groups = self.steps.div_ceil(W::GROUP);
-        for group in 0..groups {
-            for i in 0..W::GROUP {
-                if W::GROUP > 1 && group * W::GROUP + i == self.steps {
+        let mut ahead = self.ahead;
+        for first in (0..self.steps).step_by(2) {
+            simd.prefetch_for_later(ahead);
+            ahead = ahead.wrapping_add(LINE);
+            for i in 0..2 {
+                if i == 1 && first + 1 == self.steps {
                     break;
                 }
+                let (group, i) = ((first + i) / W::GROUP, i % W::GROUP);
                 let mut weights = [simd.splat(0.0); P];
                 for p in 0..P {
                     let at = p * self.panel_stride + group * W::GROUP * LANES;
-                    // SAFETY: `run`'s conditions, with p < P and k < steps.
+                    // SAFETY: `run`'s conditions, with p < P and first + i < steps.
                     weights[p] = unsafe { W::load(simd, self.panel.add(at), i) };
                 }
                 for_each_row!(r in R {
-                    // SAFETY: `run`'s conditions, with r < R and k < steps.
+                    // SAFETY: `run`'s conditions, with r < R and first + i < steps.
                     let a = simd.splat(unsafe { *rows.at(r) });
                     for p in 0..P {
                         sums[r][p] = simd.mul_add(a, weights[p], sums[r][p]);

@@ -32,6 +32,7 @@ mod team;
 mod tests;
 #[cfg(target_arch = "x86_64")]
 mod transpose;
+mod tiling;
 mod views;
 #[cfg(target_arch = "x86_64")]
 mod x86;

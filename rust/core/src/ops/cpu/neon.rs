@@ -4,7 +4,7 @@
 
 use std::arch::aarch64::*;
 
-use super::simd::{LANES, Simd};
+use super::simd::{Kernel, LANES, Simd};
 use crate::weights::float16::half_to_float;
 
 /// NEON; always available on aarch64.
@@ -21,8 +21,13 @@ fn each(f: impl Fn(usize) -> float32x4_t) -> [float32x4_t; 4] {
 impl Simd for Neon {
     type V = [float32x4_t; 4];
     type I = [int32x4_t; 4];
-    const TILE_ROWS: usize = 6;
-    const TILE_PANELS: usize = 1;
+    const TILES: &'static [usize] = &[6];
+
+    #[inline(never)]
+    unsafe fn call(self, kernel: &impl Kernel<Self>) {
+        // SAFETY: the caller vouches for the kernel.
+        unsafe { kernel.run(self) }
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {

@@ -2,7 +2,7 @@
 //! what runs where there is none of them.
 #![allow(unsafe_code)]
 
-use super::simd::{LANES, Simd};
+use super::simd::{Kernel, LANES, Simd};
 use crate::weights::float16::half_to_float;
 
 /// Plain Rust; always available.
@@ -17,8 +17,13 @@ fn zip(a: [f32; LANES], b: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> [f32; L
 impl Simd for Scalar {
     type V = [f32; LANES];
     type I = [i32; LANES];
-    const TILE_ROWS: usize = 2;
-    const TILE_PANELS: usize = 1;
+    const TILES: &'static [usize] = &[2];
+
+    #[inline(never)]
+    unsafe fn call(self, kernel: &impl Kernel<Self>) {
+        // SAFETY: the caller vouches for the kernel.
+        unsafe { kernel.run(self) }
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {

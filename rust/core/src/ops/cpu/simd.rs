@@ -13,16 +13,22 @@
 /// Floats in a [`Simd::V`], and output features in a panel.
 pub(super) const LANES: usize = crate::weights::panels::WIDTH;
 
+/// Something that is compiled as a function of its own for each instruction set. All else is inlined into the
+/// whole operation; what is large and used by many of them would then be compiled for each.
+pub(super) trait Kernel<S> {
+    /// # Safety
+    /// What the kernel's pointers need.
+    unsafe fn run(&self, simd: S);
+}
+
 /// An instruction set that the processor is known to have.
 pub(super) trait Simd: Copy {
     /// Sixteen floats.
     type V: Copy;
     /// Sixteen integers of 32 bits.
     type I: Copy;
-    /// Rows of the matrix kernel's tile: as many as the registers hold.
-    const TILE_ROWS: usize;
-    /// Panels of the matrix kernel's tile.
-    const TILE_PANELS: usize;
+    /// The matrix kernel's tiles: how many rows the registers hold beside one panel, two and so on.
+    const TILES: &'static [usize];
 
     /// AMX's tiles, where the processor has them.
     #[cfg(target_arch = "x86_64")]
@@ -31,6 +37,11 @@ pub(super) trait Simd: Copy {
         None
     }
 
+    /// Calls a kernel that is compiled for these instructions.
+    ///
+    /// # Safety
+    /// As the kernel's.
+    unsafe fn call(self, kernel: &impl Kernel<Self>);
     fn splat(self, x: f32) -> Self::V;
     /// # Safety
     /// 16 floats are readable at `from`.
@@ -98,6 +109,9 @@ pub(super) trait Simd: Copy {
     /// Brings memory near that will be read soon, where there is an instruction for that. Any address may be given.
     #[inline(always)]
     fn prefetch(self, _address: *const u8) {}
+    /// The same for later: into the second-level cache.
+    #[inline(always)]
+    fn prefetch_for_later(self, _address: *const u8) {}
     /// 16 rows of 16 numbers of 32 bits, `stride` apart, become as many columns at `to`, one after the other.
     ///
     /// # Safety

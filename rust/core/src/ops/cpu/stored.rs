@@ -14,6 +14,7 @@ use std::ops::Range;
 use super::expand::expand;
 use super::matmul::{Finish, Part};
 use super::simd::{LANES, Simd};
+use super::tiling::{self, Next};
 use super::views::{Rows, RowsMut, expect_shapes};
 use crate::gguf::rows::StoredRows;
 
@@ -120,13 +121,16 @@ impl Chunk {
     pub(super) const ZERO: Self = Self([[0.0; Self::STRIDE]; LANES]);
 }
 
+/// Panels of a tile at most: more would not stay in the first-level cache.
+const MAX_PANELS: usize = 2;
+
 /// The panels of a tile.
 #[repr(C, align(64))]
-struct Panels([[f32; LANES * CHUNK]; 2]);
+struct Panels([[f32; LANES * CHUNK]; MAX_PANELS]);
 
 impl Panels {
     #[allow(clippy::large_stack_arrays)] // 32 KiB
-    const ZERO: Self = Self([[0.0; LANES * CHUNK]; 2]);
+    const ZERO: Self = Self([[0.0; LANES * CHUNK]; MAX_PANELS]);
 }
 
 /// `out = finish(a · weightᵀ)`, in the columns that `out` asks for.
@@ -141,26 +145,27 @@ pub(super) fn matmul<S: Simd>(
     out: &mut RowsMut<'_>,
     finish: &impl Finish<S>,
 ) {
-    const { assert!(S::TILE_PANELS <= 2) };
     expect_shapes(a, weight.shape(), out);
     let mut rows = Chunk::ZERO;
     let mut panels = Panels::ZERO;
     let (span, end) = (span(a.count), out.columns.end);
+    let widest = tiling::panels::<S>(a.count).min(MAX_PANELS);
     for first in (0..a.width).step_by(span) {
         let last = a.width.min(first + span);
-        for column in out.columns.clone().step_by(S::TILE_PANELS * LANES) {
-            let group = (end - column).div_ceil(LANES).min(S::TILE_PANELS);
+        for (column, group) in tiling::groups(out.columns.clone(), widest) {
             let columns = (end - column).min(group * LANES);
             for k in (first..last).step_by(CHUNK) {
                 let steps = (last - k).min(CHUNK);
-                let next = following(column, k, first..last, S::TILE_PANELS * LANES);
+                let next = following(column, k, first..last, group * LANES);
                 for (p, panel) in panels.0[..group].iter_mut().enumerate() {
                     let p = p * LANES;
                     let (here, next) = ((column + p, k), (next.0 + p, next.1));
                     weight.expand(simd, here, next, steps, &mut rows);
                     to_panel(simd, &rows, steps, panel);
                 }
-                let part = Part { column, columns, group, k, steps };
+                // What is expanded next brings itself near.
+                let here = Next::new(panels.0.as_flattened(), 0, LANES * CHUNK, group, CHUNK * LANES);
+                let part = Part { column, columns, group, k, steps, next: here };
                 part.multiply(simd, a, panels.0.as_flattened(), LANES * CHUNK, out, finish);
             }
         }

@@ -5,7 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::amx::Amx;
-use super::simd::Simd;
+use super::simd::{Kernel, Simd};
 use super::transpose;
 
 /// AVX2, FMA and F16C (Haswell 2013, Zen 2017 and later); exists only where the processor has them.
@@ -57,8 +57,27 @@ impl Avx512 {
 impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type V = [__m256; 2];
     type I = [__m256i; 2];
-    const TILE_ROWS: usize = 6;
-    const TILE_PANELS: usize = 1;
+    const TILES: &'static [usize] = &[6];
+
+    #[inline(always)]
+    unsafe fn call(self, kernel: &impl Kernel<Self>) {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma,f16c")]
+        unsafe fn compiled<S>(simd: S, kernel: &impl Kernel<S>) {
+            // SAFETY: the caller vouches for the kernel.
+            unsafe { kernel.run(simd) }
+        }
+        #[inline(never)]
+        #[target_feature(enable = "avxvnni,avx2,fma,f16c")]
+        unsafe fn compiled_with_vnni<S>(simd: S, kernel: &impl Kernel<S>) {
+            // SAFETY: the caller vouches for the kernel.
+            unsafe { kernel.run(simd) }
+        }
+        // SAFETY: see above, with VNNI only after that was detected; the caller vouches for the kernel.
+        unsafe {
+            if VNNI { compiled_with_vnni(self, kernel) } else { compiled(self, kernel) }
+        }
+    }
 
     #[inline(always)]
     fn splat(self, x: f32) -> Self::V {
@@ -299,6 +318,12 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn prefetch_for_later(self, address: *const u8) {
+        // SAFETY: an instruction of all x86-64; it never fails, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn transpose(self, from: *const f32, stride: usize, to: *mut f32) {
         // SAFETY: see above.
         unsafe { transpose::avx2(from, stride, to) }
@@ -354,12 +379,24 @@ unsafe fn largest_of_eight(v: __m256) -> f32 {
 impl Simd for Avx512 {
     type V = __m512;
     type I = __m512i;
-    const TILE_ROWS: usize = 12;
-    const TILE_PANELS: usize = 2;
+    // With three panels, each number of a row that is loaded is used three times: a tenth faster.
+    const TILES: &'static [usize] = &[12, 12, 9];
 
     #[inline(always)]
     fn amx(self) -> Option<Amx> {
         self.amx
+    }
+
+    #[inline(always)]
+    unsafe fn call(self, kernel: &impl Kernel<Self>) {
+        #[inline(never)]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
+        unsafe fn compiled(simd: Avx512, kernel: &impl Kernel<Avx512>) {
+            // SAFETY: the caller vouches for the kernel.
+            unsafe { kernel.run(simd) }
+        }
+        // SAFETY: see above; the caller vouches for the kernel.
+        unsafe { compiled(self, kernel) }
     }
 
     #[inline(always)]
@@ -552,6 +589,12 @@ impl Simd for Avx512 {
     fn prefetch(self, address: *const u8) {
         // SAFETY: an instruction of all x86-64; it never fails, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
+    fn prefetch_for_later(self, address: *const u8) {
+        // SAFETY: an instruction of all x86-64; it never fails, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
     }
 
     #[inline(always)]

@@ -1,0 +1,91 @@
+//! How the output of a matrix product is divided into tiles that fit into the registers.
+
+use std::ops::Range;
+
+use super::simd::{LANES, Simd};
+
+/// Panels of the widest tile of all instruction sets.
+pub(super) const MAX_PANELS: usize = 3;
+/// Rows of the highest.
+pub(super) const MAX_ROWS: usize = 12;
+
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
+
+/// Panels of the tiles for so many rows of inputs: those of the widest, unless a narrower one takes all rows
+/// at once, so that no weights are loaded twice.
+#[inline(always)]
+pub(super) fn panels<S: Simd>(rows: usize) -> usize {
+    const {
+        assert!(S::TILES.len() <= MAX_PANELS);
+        let mut i = 0;
+        while i < S::TILES.len() {
+            assert!(S::TILES[i] <= MAX_ROWS);
+            i += 1;
+        }
+    }
+    let widest = S::TILES.len();
+    let at_once = (1..=widest).rev().find(|&panels| rows <= S::TILES[panels - 1]);
+    at_once.unwrap_or(widest)
+}
+
+/// Columns, which begin with a panel, in groups of up to so many panels: where each begins, and its panels.
+#[inline(always)]
+pub(super) fn groups(columns: Range<usize>, panels: usize) -> impl Iterator<Item = (usize, usize)> {
+    let end = columns.end;
+    let mut column = columns.start;
+    std::iter::from_fn(move || {
+        let left = end.saturating_sub(column).div_ceil(LANES);
+        // Two and two are faster than three and one.
+        let group = if panels > 2 && left == panels + 1 { panels - 1 } else { left.min(panels) };
+        let first = column;
+        column += group * LANES;
+        (group > 0).then_some((first, group))
+    })
+}
+
+/// Rows in blocks that tiles of so many panels can take, of nearly equal height: 13 are 7 and 6, not 12 and 1.
+#[inline(always)]
+pub(super) fn row_blocks<S: Simd>(rows: usize, panels: usize) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
+    let blocks = rows.div_ceil(S::TILES[panels - 1]);
+    (0..blocks).map(move |block| block * rows / blocks..(block + 1) * rows / blocks)
+}
+
+/// Whether there are tiles of that size; constant where the arguments are.
+#[inline(always)]
+pub(super) fn fits<S: Simd>(rows: usize, panels: usize) -> bool {
+    panels <= S::TILES.len() && rows <= S::TILES[panels - 1]
+}
+
+/// The weights that come next, which are brought near while rows are multiplied with those before. Without that,
+/// the first rows wait for each line of them, and the others leave memory idle.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Next {
+    first: *const u8,
+    /// Bytes from one panel to the next.
+    stride: usize,
+    panels: usize,
+    /// Cache lines of each panel.
+    lines: usize,
+}
+
+impl Next {
+    /// The `steps` elements of each of some panels of a matrix that begin with the `first`. Behind the last one
+    /// there is nothing to be brought near, and nothing happens.
+    #[inline(always)]
+    pub(super) fn new<W>(data: &[W], first: usize, stride: usize, panels: usize, len: usize) -> Self {
+        Self {
+            first: data.as_ptr().wrapping_add(first).cast(),
+            stride: stride * size_of::<W>(),
+            panels,
+            lines: (len * size_of::<W>()).div_ceil(LINE),
+        }
+    }
+
+    /// Where the share of one of so many blocks of rows begins.
+    #[inline(always)]
+    pub(super) fn share(&self, block: usize, blocks: usize) -> *const u8 {
+        let line = block * self.panels * self.lines / blocks;
+        self.first.wrapping_add(line / self.lines * self.stride + line % self.lines * LINE)
+    }
+}
