@@ -9,12 +9,9 @@
 
 use super::matmul::Finish;
 use super::simd::{Kernel, LANES, Simd, load_upto};
-use super::tiling::{self, LINE, MAX_PANELS, MAX_ROWS, Next};
+use super::tiling::{self, LINE, MAX_COLUMNS, Next};
 use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
 use crate::weights::panels::{BLOCK, groups};
-
-/// A tile's sums.
-type Sums = [[i32; MAX_PANELS * LANES]; MAX_ROWS];
 
 /// A quantized matrix `[out_features, in_features]` in the layout of [`crate::weights::panels`].
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +46,26 @@ impl<'a, W: Element> Quantized<'a, W> {
     /// Elements from one panel to the next.
     pub(super) fn panel_len(&self) -> usize {
         groups(self.in_features, W::GROUP) * W::GROUP * LANES
+    }
+
+    /// Scales and sums of a block of some columns; `padded` holds them if they are not whole panels.
+    #[inline(always)]
+    fn scales<'b>(
+        &'b self,
+        block: usize,
+        column: usize,
+        columns: usize,
+        padded: &'b mut [[f32; MAX_COLUMNS]; 2],
+    ) -> [&'b [f32]; 2] {
+        let at = block * self.out_features + column;
+        let both = [&self.scale[at..at + columns], &self.sum[at..at + columns]];
+        if columns.is_multiple_of(LANES) {
+            return both;
+        }
+        for (padded, numbers) in padded.iter_mut().zip(both) {
+            padded[..columns].copy_from_slice(numbers);
+        }
+        padded.each_ref().map(|padded| &padded[..columns.next_multiple_of(LANES)])
     }
 }
 
@@ -114,10 +131,6 @@ impl Element for i8 {
         simd.dot_quads(sums, a, w)
     }
 }
-
-/// Steps of a tile for which one line of the weights that come next is brought near: with rows enough for
-/// waiting to matter, that is all of them.
-const STEPS_A_LINE: usize = 4;
 
 /// Quantized rows.
 #[derive(Debug, Default)]
@@ -198,43 +211,55 @@ pub(super) fn matmul<S: Simd, W: Element>(
 ) {
     expect_shapes(a, [weight.out_features, weight.in_features], out);
     inputs.quantize::<S, W>(simd, a);
-    let mut sums: Sums = [[0; MAX_PANELS * LANES]; MAX_ROWS];
+    let blocks = inputs.blocks;
+    let mut padded = [[0.0; MAX_COLUMNS]; 2];
     for (column, group) in tiling::groups(out.columns.clone(), tiling::panels::<S>(a.count)) {
         let panel_len = weight.panel_len();
         let panels = &weight.data[column / LANES * panel_len..];
+        let columns = (out.columns.end - column).min(group * LANES);
         for (block, first) in (0..a.width).step_by(BLOCK).enumerate() {
             let steps = (a.width - first).min(BLOCK).div_ceil(W::GROUP);
-            let following = if first + BLOCK < a.width {
-                (first + BLOCK) * LANES
-            } else {
-                group * panel_len
-            };
+            let [scale, sum] = weight.scales(block, column, columns, &mut padded);
+            let following =
+                if first + BLOCK < a.width { (first + BLOCK) * LANES } else { group * panel_len };
             let next = Next::new(panels, following, panel_len, group, BLOCK * LANES);
             let row_blocks = tiling::row_blocks::<S>(a.count, group);
             for (i, rows) in row_blocks.clone().enumerate() {
-                let (row, rows) = (rows.start, rows.len());
-                let tile = Tile::<W> {
-                    rows,
-                    panels: group,
-                    a: inputs.groups[row * inputs.stride + first / W::GROUP..].as_ptr(),
-                    a_stride: inputs.stride,
-                    panel: panels[first * LANES..].as_ptr(),
-                    panel_stride: panel_len,
-                    steps,
-                    ahead: next.share(i, row_blocks.len()),
-                    sums: &raw mut sums,
-                };
-                // SAFETY: `quantize` has made `rows` rows of `stride` groups, of which `steps` follow;
-                // `Quantized::new` checked that `group` panels have as many from `first` on.
-                unsafe { simd.call(&tile) };
-                let place = Place { row, column, rows, columns: group * LANES, block };
-                place.add(simd, &sums, inputs, &weight, out, finish);
+                let row = rows.start;
+                let mut part = out.part(rows.clone(), column, columns);
+                part.through_whole_panels(simd, |to, out_stride| {
+                    let tile = Tile::<W> {
+                        rows: rows.len(),
+                        panels: group,
+                        a: inputs.groups[row * inputs.stride + first / W::GROUP..].as_ptr(),
+                        a_stride: inputs.stride,
+                        panel: panels[first * LANES..].as_ptr(),
+                        panel_stride: panel_len,
+                        steps,
+                        ranges: inputs.ranges[row * blocks + block..].as_ptr(),
+                        blocks,
+                        scale: scale.as_ptr(),
+                        sum: sum.as_ptr(),
+                        out: to,
+                        out_stride,
+                        first: block == 0,
+                        ahead: next.share(i, row_blocks.len()),
+                    };
+                    // SAFETY: `quantize` has made `rows` rows of `stride` groups, of which `steps` follow,
+                    // and of `blocks` ranges; `Quantized::new` checked that `group` panels have as many from
+                    // `first` on; `scales` gave whole panels, and there is room for whole panels at `to`.
+                    unsafe { simd.call(&tile) };
+                });
+                if block + 1 == blocks {
+                    part.finish(simd, row, column, finish);
+                }
             }
         }
     }
 }
 
-/// Where a tile's sums belong.
+/// Where the sums of AMX's tiles belong, which are not in registers.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only AMX has them"))]
 pub(super) struct Place {
     pub(super) row: usize,
     pub(super) column: usize,
@@ -296,9 +321,18 @@ struct Tile<W> {
     panel: *const W,
     panel_stride: usize,
     steps: usize,
+    /// Of the first row's inputs, and of each other's after so many.
+    ranges: *const (f32, f32),
+    blocks: usize,
+    /// Of each column.
+    scale: *const f32,
+    sum: *const f32,
+    out: *mut f32,
+    out_stride: usize,
+    /// Whether this is the first block, so that `out` holds nothing yet.
+    first: bool,
     /// What is brought near meanwhile.
     ahead: *const u8,
-    sums: *mut Sums,
 }
 
 impl<S: Simd, W: Element> Kernel<S> for Tile<W> {
@@ -306,7 +340,8 @@ impl<S: Simd, W: Element> Kernel<S> for Tile<W> {
     ///
     /// # Safety
     /// `rows` rows of `steps` groups are readable at `a`; `panels` panels of as many groups of 16
-    /// outputs are readable at `panel`; `sums` are writable.
+    /// outputs are readable at `panel`, a range of every row at `ranges`, `16 panels` floats at `scale` and `sum`;
+    /// `rows` rows of as many are readable and writable at `out`.
     #[inline(always)]
     unsafe fn run(&self, simd: S) {
         macro_rules! pick {
@@ -343,36 +378,47 @@ impl<W: Element> Tile<W> {
         let mut sums = [[simd.splat_int(0); P]; R];
         let mut rows = RowPointers::<_, R>::new(self.a, self.a_stride);
         let mut ahead = self.ahead;
-        for first in (0..self.steps).step_by(STEPS_A_LINE) {
-            simd.prefetch_for_later(ahead);
-            ahead = ahead.wrapping_add(LINE);
-            for step in first..self.steps.min(first + STEPS_A_LINE) {
-                let mut weights = [simd.splat_int(0); P];
-                for p in 0..P {
-                    // SAFETY: `run`'s conditions, with p < P and step < steps.
-                    weights[p] = unsafe {
-                        let at = p * self.panel_stride + step * LANES * W::GROUP;
-                        simd.load_int(self.panel.add(at).cast())
-                    };
-                }
-                for_each_row!(r in R {
-                    // SAFETY: `run`'s conditions, with r < R and step < steps.
-                    let a = simd.splat_int(unsafe { *rows.at(r) });
-                    for p in 0..P {
-                        sums[r][p] = W::dot(simd, sums[r][p], a, weights[p]);
-                    }
-                });
-                rows.step();
+        // One step a turn: in longer turns the compiler sums products before it adds them, and runs out of
+        // registers. A branch for every line to be brought near would cost more than to ask four times.
+        for step in 0..self.steps {
+            // With the registers of AVX2 the compiler keeps sums in memory beside it.
+            if S::TILES.len() > 1 {
+                simd.prefetch_for_later(ahead);
+                ahead = ahead.wrapping_add(LINE / 4);
             }
-        }
-        for r in 0..R {
+            let mut weights = [simd.splat_int(0); P];
             for p in 0..P {
-                // SAFETY: a row of `Sums` holds the panels of a tile.
+                let at = p * self.panel_stride + step * LANES * W::GROUP;
+                // SAFETY: `run`'s conditions, with p < P and step < steps.
+                weights[p] = unsafe { simd.load_int(self.panel.add(at).cast()) };
+            }
+            for_each_row!(r in R {
+                // SAFETY: `run`'s conditions, with r < R and step < steps.
+                let a = simd.splat_int(unsafe { *rows.at(r, 0) });
+                for p in 0..P {
+                    sums[r][p] = W::dot(simd, sums[r][p], a, weights[p]);
+                }
+            });
+            rows.step(1);
+        }
+        for_each_row!(r in R {
+            // SAFETY: `run`'s conditions, with r < R.
+            let (scale, zero) = unsafe { *self.ranges.add(r * self.blocks) };
+            let (scale, zero) = (simd.splat(scale), simd.splat(-zero));
+            for p in 0..P {
+                // SAFETY: `run`'s conditions, with r < R and p < P.
                 unsafe {
-                    let to = (*self.sums)[r].as_mut_ptr().add(p * LANES);
-                    simd.store_int(sums[r][p], to);
+                    let scales = simd.load(self.scale.add(p * LANES));
+                    let totals = simd.load(self.sum.add(p * LANES));
+                    let product = simd.mul_add(zero, totals, simd.to_float(sums[r][p]));
+                    let mut v = simd.mul(simd.mul(product, scale), scales);
+                    let to = self.out.add(r * self.out_stride + p * LANES);
+                    if !self.first {
+                        v = simd.add(simd.load(to), v);
+                    }
+                    simd.store(v, to);
                 }
             }
-        }
+        });
     }
 }

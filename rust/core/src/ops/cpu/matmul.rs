@@ -11,7 +11,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use super::simd::{Kernel, LANES, Simd};
-use super::tiling::{self, LINE, MAX_PANELS, MAX_ROWS, Next};
+use super::tiling::{self, LINE, MAX_COLUMNS, MAX_TILE, Next};
 use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
 use crate::weights::panels::groups;
 
@@ -19,10 +19,10 @@ use crate::weights::panels::groups;
 /// cache while the rows pass by.
 const K_BLOCK: usize = 384;
 
-/// Input features of one panel that are converted to float32 at a time, for all rows: 12 KiB, and 24 KiB of
+/// Input features of one panel that are converted to float32 at a time, for all rows: 12 KiB, and 36 KiB of
 /// several panels together.
 const CONVERTED_BLOCK: usize = 192;
-const CONVERTED: usize = 384;
+const CONVERTED: usize = 576;
 
 /// Blocks of rows for which weights are rather converted in registers, once for each.
 const MOST_CONVERSIONS: usize = 4;
@@ -111,6 +111,11 @@ impl Weight for bf16 {
     }
 }
 
+/// Steps of a tile that are taken in one turn of its loop, in which one line of the weights that come next is
+/// brought near. With rows enough for waiting to matter, those are all of them. Where registers are few, the
+/// compiler keeps sums in memory for it, and so one step is taken there.
+const AT_ONCE: usize = 4;
+
 /// What happens to 16 outputs at once while they are near.
 ///
 /// A trait and not a closure: only a function that is always inlined is compiled with the
@@ -130,10 +135,6 @@ impl<S: Simd> Finish<S> for AsIs {
     }
 }
 
-/// Columns of the widest tile, and room for any tile.
-const MAX_COLUMNS: usize = MAX_PANELS * LANES;
-const MAX_TILE: usize = MAX_ROWS * MAX_COLUMNS;
-
 /// `out = finish(a · weightᵀ)`, in the columns that `out` asks for.
 ///
 /// # Panics
@@ -150,7 +151,7 @@ pub(super) fn matmul<S: Simd, W: Weight>(
     let widest = tiling::panels::<S>(a.count);
     let convert = W::CONVERTED && a.count > MOST_CONVERSIONS * S::TILES[widest - 1];
     let block = if convert { CONVERTED_BLOCK.min(CONVERTED / widest) } else { K_BLOCK };
-    let mut floats = Floats([0.0; CONVERTED * LANES]);
+    let mut floats = Floats::ZERO;
     let end = out.columns.end;
     for (column, group) in tiling::groups(out.columns.clone(), widest) {
         let panels = &weight.data[column / LANES * weight.panel_len()..];
@@ -177,6 +178,11 @@ pub(super) fn matmul<S: Simd, W: Weight>(
 /// Converted panels, aligned so that no load straddles two cache lines.
 #[repr(align(64))]
 struct Floats([f32; CONVERTED * LANES]);
+
+impl Floats {
+    #[allow(clippy::large_stack_arrays)] // 36 KiB, of two MiB that a thread has
+    const ZERO: Self = Self([0.0; CONVERTED * LANES]);
+}
 
 /// Some steps of a panel as floats.
 #[inline(always)]
@@ -221,35 +227,25 @@ impl Part {
         for (i, block) in row_blocks.clone().enumerate() {
             let (row, rows) = (block.start, block.len());
             let mut out = out.part(block, column, columns);
-            let (to, out_stride) = out.raw();
-            let mut tile = Tile {
-                rows,
-                panels: group,
-                a: a.data[row * a.stride + k..].as_ptr(),
-                a_stride: a.stride,
-                panel: panels.as_ptr(),
-                panel_stride: stride,
-                steps,
-                out: to,
-                out_stride,
-                first: k == 0,
-                ahead: next.share(i, row_blocks.len()),
-            };
-            // SAFETY: `Rows::new` and `RowsMut::part` checked that rows `row..row + rows` hold
-            // `k..k + steps` inputs and `columns` outputs from `column` on; `group` panels hold `steps`
-            // groups, as was just asserted. A last panel with less than 16 real columns goes through
-            // `padded`, which holds a tile.
-            unsafe {
-                if columns == group * LANES {
-                    simd.call(&tile);
-                } else {
-                    let mut padded = [0.0; MAX_TILE];
-                    out.copy_to(simd, &mut padded);
-                    (tile.out, tile.out_stride) = (padded.as_mut_ptr(), MAX_COLUMNS);
-                    simd.call(&tile);
-                    out.copy_from(simd, &padded);
-                }
-            }
+            out.through_whole_panels(simd, |to, out_stride| {
+                let tile = Tile {
+                    rows,
+                    panels: group,
+                    a: a.data[row * a.stride + k..].as_ptr(),
+                    a_stride: a.stride,
+                    panel: panels.as_ptr(),
+                    panel_stride: stride,
+                    steps,
+                    out: to,
+                    out_stride,
+                    first: k == 0,
+                    ahead: next.share(i, row_blocks.len()),
+                };
+                // SAFETY: `Rows::new` checked that rows `row..row + rows` hold `k..k + steps` inputs;
+                // `group` panels hold `steps` groups, as was just asserted; there is room for whole panels
+                // at `to`.
+                unsafe { simd.call(&tile) };
+            });
             if k + steps == a.width {
                 out.finish(simd, row, column, finish);
             }
@@ -258,12 +254,30 @@ impl Part {
 }
 
 impl RowsMut<'_> {
+    /// Has a tile of these rows written at a place with room for whole panels: where the rows are, or if they
+    /// have a last panel with less than 16 columns, elsewhere.
+    #[inline(always)]
+    pub(super) fn through_whole_panels<S: Simd>(
+        &mut self,
+        simd: S,
+        write: impl FnOnce(*mut f32, usize),
+    ) {
+        if self.width.is_multiple_of(LANES) {
+            let (to, stride) = self.raw();
+            return write(to, stride);
+        }
+        let mut padded = [0.0; MAX_TILE];
+        self.copy_to(simd, &mut padded);
+        write(padded.as_mut_ptr(), MAX_COLUMNS);
+        self.copy_from(simd, &padded);
+    }
+
     #[inline(always)]
     fn copy_to<S: Simd>(&self, simd: S, padded: &mut [f32; MAX_TILE]) {
         for (r, padded) in padded.chunks_exact_mut(MAX_COLUMNS).take(self.count).enumerate() {
             for c in (0..self.width).step_by(LANES) {
                 let v = self.load(simd, r, c, (self.width - c).min(LANES));
-                // SAFETY: a row of `padded` holds two panels.
+                // SAFETY: a row of `padded` holds the widest tile.
                 unsafe { simd.store(v, padded[c..c + LANES].as_mut_ptr()) };
             }
         }
@@ -273,7 +287,7 @@ impl RowsMut<'_> {
     fn copy_from<S: Simd>(&mut self, simd: S, padded: &[f32; MAX_TILE]) {
         for (r, padded) in padded.chunks_exact(MAX_COLUMNS).take(self.count).enumerate() {
             for c in (0..self.width).step_by(LANES) {
-                // SAFETY: a row of `padded` holds two panels.
+                // SAFETY: a row of `padded` holds the widest tile.
                 let v = unsafe { simd.load(padded[c..c + LANES].as_ptr()) };
                 self.store(simd, r, c, (self.width - c).min(LANES), v);
             }
@@ -283,7 +297,13 @@ impl RowsMut<'_> {
     /// Finishes a tile whose first element is at (`row`, `column`) of the whole output. Apart from
     /// the product, because an activation beside it would push its sums out of the registers.
     #[inline(always)]
-    fn finish<S: Simd>(&mut self, simd: S, row: usize, column: usize, finish: &impl Finish<S>) {
+    pub(super) fn finish<S: Simd>(
+        &mut self,
+        simd: S,
+        row: usize,
+        column: usize,
+        finish: &impl Finish<S>,
+    ) {
         for r in 0..self.count {
             for c in (0..self.width).step_by(LANES) {
                 let n = (self.width - c).min(LANES);
@@ -363,29 +383,21 @@ impl<W: Weight> Tile<W> {
         }
         let mut rows = RowPointers::<_, R>::new(self.a, self.a_stride);
         let mut ahead = self.ahead;
-        for first in (0..self.steps).step_by(2) {
+        let mut step = 0;
+        while S::TILES.len() > 1 && step + AT_ONCE <= self.steps {
             simd.prefetch_for_later(ahead);
             ahead = ahead.wrapping_add(LINE);
-            for i in 0..2 {
-                if i == 1 && first + 1 == self.steps {
-                    break;
-                }
-                let (group, i) = ((first + i) / W::GROUP, i % W::GROUP);
-                let mut weights = [simd.splat(0.0); P];
-                for p in 0..P {
-                    let at = p * self.panel_stride + group * W::GROUP * LANES;
-                    // SAFETY: `run`'s conditions, with p < P and first + i < steps.
-                    weights[p] = unsafe { W::load(simd, self.panel.add(at), i) };
-                }
-                for_each_row!(r in R {
-                    // SAFETY: `run`'s conditions, with r < R and first + i < steps.
-                    let a = simd.splat(unsafe { *rows.at(r) });
-                    for p in 0..P {
-                        sums[r][p] = simd.mul_add(a, weights[p], sums[r][p]);
-                    }
-                });
-                rows.step();
+            for i in 0..AT_ONCE {
+                // SAFETY: `run`'s conditions, with step + i < steps.
+                unsafe { self.step(simd, step + i, &rows, i, &mut sums) };
             }
+            step += AT_ONCE;
+            rows.step(AT_ONCE);
+        }
+        for step in step..self.steps {
+            // SAFETY: `run`'s conditions, with step < steps.
+            unsafe { self.step(simd, step, &rows, 0, &mut sums) };
+            rows.step(1);
         }
         for r in 0..R {
             for p in 0..P {
@@ -393,5 +405,34 @@ impl<W: Weight> Tile<W> {
                 unsafe { simd.store(sums[r][p], self.out.add(r * self.out_stride + p * LANES)) };
             }
         }
+    }
+
+    /// Multiplies one input feature, which is the `i`th from where `rows` stand.
+    ///
+    /// # Safety
+    /// As [`Self::multiply`], with `step < self.steps`.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
+    unsafe fn step<S: Simd, const R: usize, const P: usize>(
+        &self,
+        simd: S,
+        step: usize,
+        rows: &RowPointers<f32, R>,
+        i: usize,
+        sums: &mut [[S::V; P]; R],
+    ) {
+        let mut weights = [simd.splat(0.0); P];
+        for p in 0..P {
+            let at = p * self.panel_stride + step / W::GROUP * W::GROUP * LANES;
+            // SAFETY: the caller's conditions, with p < P.
+            weights[p] = unsafe { W::load(simd, self.panel.add(at), step % W::GROUP) };
+        }
+        for_each_row!(r in R {
+            // SAFETY: the caller's conditions, with r < R.
+            let a = simd.splat(unsafe { *rows.at(r, i) });
+            for p in 0..P {
+                sums[r][p] = simd.mul_add(a, weights[p], sums[r][p]);
+            }
+        });
     }
 }

@@ -30,9 +30,9 @@ mod stored;
 mod team;
 #[cfg(test)]
 mod tests;
+mod tiling;
 #[cfg(target_arch = "x86_64")]
 mod transpose;
-mod tiling;
 mod views;
 #[cfg(target_arch = "x86_64")]
 mod x86;

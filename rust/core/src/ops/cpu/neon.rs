@@ -184,12 +184,6 @@ impl Simd for Neon {
     }
 
     #[inline(always)]
-    unsafe fn store_int(self, v: Self::I, to: *mut i32) {
-        // SAFETY: see above.
-        (0..4).for_each(|i| unsafe { vst1q_s32(to.add(4 * i), v[i]) });
-    }
-
-    #[inline(always)]
     fn to_float(self, v: Self::I) -> Self::V {
         // SAFETY: see above.
         each(|i| unsafe { vcvtq_f32_s32(v[i]) })

@@ -139,12 +139,6 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
-    unsafe fn store_int(self, v: Self::I, to: *mut i32) {
-        // SAFETY: the caller vouches for 16 writable integers.
-        unsafe { to.cast::<Self::I>().write_unaligned(v) }
-    }
-
-    #[inline(always)]
     fn to_float(self, v: Self::I) -> Self::V {
         v.map(|x| x as f32)
     }

@@ -87,9 +87,6 @@ pub(super) trait Simd: Copy {
     fn and_int(self, a: Self::I, b: Self::I) -> Self::I;
     /// Of numbers that are not negative, by less than 32 bits.
     fn shift_right(self, v: Self::I, bits: u32) -> Self::I;
-    /// # Safety
-    /// 16 integers are writable at `to`.
-    unsafe fn store_int(self, v: Self::I, to: *mut i32);
     fn to_float(self, v: Self::I) -> Self::V;
     /// Sums of two products of signed 16-bit integers, added to `sums`.
     fn dot_pairs(self, sums: Self::I, a: Self::I, b: Self::I) -> Self::I;

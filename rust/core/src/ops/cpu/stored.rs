@@ -164,7 +164,8 @@ pub(super) fn matmul<S: Simd>(
                     to_panel(simd, &rows, steps, panel);
                 }
                 // What is expanded next brings itself near.
-                let here = Next::new(panels.0.as_flattened(), 0, LANES * CHUNK, group, CHUNK * LANES);
+                let here =
+                    Next::new(panels.0.as_flattened(), 0, LANES * CHUNK, group, CHUNK * LANES);
                 let part = Part { column, columns, group, k, steps, next: here };
                 part.multiply(simd, a, panels.0.as_flattened(), LANES * CHUNK, out, finish);
             }

@@ -5,9 +5,12 @@ use std::ops::Range;
 use super::simd::{LANES, Simd};
 
 /// Panels of the widest tile of all instruction sets.
-pub(super) const MAX_PANELS: usize = 3;
+const MAX_PANELS: usize = 3;
 /// Rows of the highest.
-pub(super) const MAX_ROWS: usize = 12;
+const MAX_ROWS: usize = 12;
+/// Columns of the widest, and room for any.
+pub(super) const MAX_COLUMNS: usize = MAX_PANELS * LANES;
+pub(super) const MAX_TILE: usize = MAX_ROWS * MAX_COLUMNS;
 
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
@@ -46,7 +49,10 @@ pub(super) fn groups(columns: Range<usize>, panels: usize) -> impl Iterator<Item
 
 /// Rows in blocks that tiles of so many panels can take, of nearly equal height: 13 are 7 and 6, not 12 and 1.
 #[inline(always)]
-pub(super) fn row_blocks<S: Simd>(rows: usize, panels: usize) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
+pub(super) fn row_blocks<S: Simd>(
+    rows: usize,
+    panels: usize,
+) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
     let blocks = rows.div_ceil(S::TILES[panels - 1]);
     (0..blocks).map(move |block| block * rows / blocks..(block + 1) * rows / blocks)
 }
@@ -73,7 +79,13 @@ impl Next {
     /// The `steps` elements of each of some panels of a matrix that begin with the `first`. Behind the last one
     /// there is nothing to be brought near, and nothing happens.
     #[inline(always)]
-    pub(super) fn new<W>(data: &[W], first: usize, stride: usize, panels: usize, len: usize) -> Self {
+    pub(super) fn new<W>(
+        data: &[W],
+        first: usize,
+        stride: usize,
+        panels: usize,
+        len: usize,
+    ) -> Self {
         Self {
             first: data.as_ptr().wrapping_add(first).cast(),
             stride: stride * size_of::<W>(),
@@ -87,5 +99,56 @@ impl Next {
     pub(super) fn share(&self, block: usize, blocks: usize) -> *const u8 {
         let line = block * self.panels * self.lines / blocks;
         self.first.wrapping_add(line / self.lines * self.stride + line % self.lines * LINE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scalar::Scalar;
+    use super::*;
+
+    #[test]
+    fn groups_are_all_columns_once_and_no_panel_is_left_alone() {
+        for columns in 0..300 {
+            let groups: Vec<_> = groups(16..16 + columns, 3).collect();
+            let mut next = 16;
+            for &(column, panels) in &groups {
+                assert_eq!(column, next);
+                next += panels * LANES;
+            }
+            assert_eq!(next, 16 + columns.next_multiple_of(LANES));
+            assert!(groups.iter().all(|group| group.1 > 1) || columns <= LANES, "{columns}");
+        }
+    }
+
+    #[test]
+    fn blocks_are_all_rows_once_and_fit_into_tiles() {
+        for rows in 0..50 {
+            let blocks: Vec<_> = row_blocks::<Scalar>(rows, 1).collect();
+            assert!(blocks.iter().cloned().flatten().eq(0..rows));
+            assert!(blocks.iter().all(|block| fits::<Scalar>(block.len(), 1)));
+        }
+    }
+
+    #[test]
+    fn all_rows_at_once_where_a_tile_takes_them() {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use super::super::x86::Avx512;
+            let chosen = [1, 9, 10, 12, 13, 128].map(panels::<Avx512>);
+            assert_eq!(chosen, [3, 3, 2, 2, 3, 3]);
+        }
+        assert_eq!(panels::<Scalar>(7), 1);
+    }
+
+    #[test]
+    fn shares_of_what_comes_next_are_within_it_and_in_order() {
+        let weights = vec![0_u16; 4000];
+        let next = Next::new(&weights, 32, 1000, 3, 384);
+        let bytes = |block| next.share(block, 7) as usize - weights.as_ptr() as usize;
+        let starts: Vec<_> = (0..7).map(bytes).collect();
+        assert_eq!(starts[0], 64);
+        assert!(starts.is_sorted());
+        assert!(starts.iter().all(|start| (start - 64) % 2000 < 768 && *start < 64 + 6000));
     }
 }

@@ -162,17 +162,17 @@ impl<T, const R: usize> RowPointers<T, R> {
         Self { bases: [base(0), base(1), base(2), base(3)], stride }
     }
 
-    /// Where row `r` stands.
+    /// The `i`th element of row `r` from where it stands.
     #[inline(always)]
-    pub(super) fn at(&self, r: usize) -> *const T {
-        self.bases[r / 3].wrapping_add(r % 3 * self.stride)
+    pub(super) fn at(&self, r: usize, i: usize) -> *const T {
+        self.bases[r / 3].wrapping_add(r % 3 * self.stride + i)
     }
 
-    /// Goes on to the next element of each row.
+    /// Goes on by so many elements of each row.
     #[inline(always)]
-    pub(super) fn step(&mut self) {
+    pub(super) fn step(&mut self, elements: usize) {
         for base in &mut self.bases[..R.div_ceil(3)] {
-            *base = opaque(base.wrapping_add(1));
+            *base = opaque(base.wrapping_add(elements));
         }
     }
 }

@@ -74,9 +74,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             unsafe { kernel.run(simd) }
         }
         // SAFETY: see above, with VNNI only after that was detected; the caller vouches for the kernel.
-        unsafe {
-            if VNNI { compiled_with_vnni(self, kernel) } else { compiled(self, kernel) }
-        }
+        unsafe { if VNNI { compiled_with_vnni(self, kernel) } else { compiled(self, kernel) } }
     }
 
     #[inline(always)]
@@ -236,15 +234,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         unsafe {
             let bits = _mm_cvtsi32_si128(bits as i32);
             [_mm256_srl_epi32(v[0], bits), _mm256_srl_epi32(v[1], bits)]
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn store_int(self, v: Self::I, to: *mut i32) {
-        // SAFETY: see above.
-        unsafe {
-            _mm256_storeu_si256(to.cast(), v[0]);
-            _mm256_storeu_si256(to.add(8).cast(), v[1]);
         }
     }
 
@@ -541,12 +530,6 @@ impl Simd for Avx512 {
     fn shift_right(self, v: Self::I, bits: u32) -> Self::I {
         // SAFETY: see above.
         unsafe { _mm512_srl_epi32(v, _mm_cvtsi32_si128(bits as i32)) }
-    }
-
-    #[inline(always)]
-    unsafe fn store_int(self, v: Self::I, to: *mut i32) {
-        // SAFETY: see above.
-        unsafe { _mm512_storeu_si512(to.cast(), v) }
     }
 
     #[inline(always)]
