@@ -94,8 +94,8 @@ class Commands(click.Group):
 def _imported(module: str) -> ModuleType:
     """A module, imported without collecting garbage.
 
-    The service's modules make very many objects that all stay; looking for garbage among them takes up to a
-    tenth of its start.
+    The service's modules make very many objects that all stay; looking for garbage among them
+    takes up to a tenth of its start.
     """
     gc.disable()
     try:
