@@ -19,7 +19,7 @@ _IMPORTED = (
     "multiprocessing.spawn",
     "numpy",
     "uvicorn.lifespan.on",
-    "uvicorn.loops.uvloop",
+    "uvicorn.loops.asyncio",
     "uvicorn.protocols.http.httptools_impl",
     # Of extras, which may be left out.
     "arrowembed.server.grpc.server",

@@ -107,7 +107,9 @@ def main() -> None:
     print(f"{sum(soak.statuses.values())} requests in {options.minutes:g} minutes:")
     print("  " + ", ".join(f"{name}: {n}" for name, n in sorted(soak.statuses.items())))
     print(f"memory from {sizes.min() / 1e6:.1f} to {sizes.max() / 1e6:.1f} MB,")
-    print(f"slope {slope * 3600 / 1e6:+.2f} MB an hour")
+    print(f"slope {slope * 3600 / 1e6:+.2f} MB an hour; medians of the quarters of the time:")
+    medians = [np.median(part) / 1e6 for part in np.array_split(sizes, 4)]
+    print("  " + ", ".join(f"{median:.1f}" for median in medians))
 
 
 if __name__ == "__main__":

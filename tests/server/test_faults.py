@@ -1,11 +1,13 @@
 """What goes wrong around a service that is at work: files, disks, clients and signals."""
 
 import os
+import selectors
 import shutil
 import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -37,6 +39,26 @@ def test_a_model_file_that_is_cut_short_ends_no_process(bert_folder, bert_mean_f
         answer = service.post("/embed", {"texts": TEXT, "model": "cut"})
         vector = np.array(answer.json()["embeddings"][0], np.float32)
         np.testing.assert_array_equal(vector, Embedder(bert_mean_folder).encode(TEXT))
+
+
+def test_of_many_clients_that_come_at_once_none_waits_for_the_others(process, bert_mean_folder):
+    service = process(bert_mean_folder)
+    url = httpx.URL(service.url)
+    request = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
+    answers = dict.fromkeys(range(200), 0)
+    with selectors.DefaultSelector() as selector, ExitStack() as clients:
+        for number in answers:
+            client = clients.enter_context(socket.create_connection((url.host, url.port)))
+            client.sendall(request)
+            selector.register(client, selectors.EVENT_READ, number)
+        while min(answers.values()) == 0:
+            for key, _ in selector.select(timeout=60):
+                if not key.fileobj.recv(65536).endswith(b'{"status":"ok"}'):
+                    continue  # the head alone
+                answers[key.data] += 1
+                # Each goes on at once, so that the service never has nothing to do.
+                key.fileobj.sendall(request)
+    assert max(answers.values()) < 20
 
 
 def test_clients_that_do_not_read_their_answers_hold_up_nobody(service):
