@@ -12,9 +12,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from running import replace_files, wait_for
 
 from arrowembed import Embedder
+from arrowembed.server.run import _bind
 
 TEXT = "The cat sleeps on the mat."
 BODY = b'{"texts": "a text that comes in two parts"}'
@@ -45,6 +47,14 @@ def workers_of(service):
     children = Path(f"/proc/{service.popen.pid}/task/{service.popen.pid}/children")
     pids = map(int, children.read_text().split())
     return {p for p in pids if b"spawn_main" in Path(f"/proc/{p}/cmdline").read_bytes()}
+
+
+def test_connections_of_sockets_that_are_handed_over_send_at_once():
+    config = uvicorn.Config("", host="127.0.0.1", port=0, log_config=None)
+    with _bind(config) as listener:
+        listener.listen()
+        with socket.create_connection(listener.getsockname()), listener.accept()[0] as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -76,8 +76,8 @@ pub(super) struct Next {
 }
 
 impl Next {
-    /// The `steps` elements of each of some panels of a matrix that begin with the `first`. Behind the last one
-    /// there is nothing to be brought near, and nothing happens.
+    /// Of some panels of a matrix, `stride` elements apart, `len` elements each, beginning with the `first`. Behind
+    /// the last panel there is nothing to be brought near, and nothing happens.
     #[inline(always)]
     pub(super) fn new<W>(
         data: &[W],
