@@ -109,6 +109,7 @@ def test_wrong_files_are_named(file, monkeypatch):
 
 def test_help_shows_every_setting():
     shown = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "200"})
+    assert "Undefined" not in shown.output
     assert shown.exit_code == 0
     text = re.sub(r"\s+", " ", shown.output)
     for name, field in ServerSettings.model_fields.items():

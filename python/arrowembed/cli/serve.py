@@ -87,8 +87,8 @@ def _metavar(kind: Any) -> str:
 
 
 def _help(name: str, field: FieldInfo) -> str:
-    default = field.get_default()
-    known = "" if default is None or default == "" else f"; default: {default}"
+    default = field.get_default(call_default_factory=True)
+    known = "" if default in (None, "", []) else f"; default: {default}"
     return f"{field.description}  [{variable_of(name)}{known}]"
 
 

@@ -107,8 +107,8 @@ class Description:
             text = path.read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError) as error:
             raise StoreNotFoundError(
-                f"no store at {str(folder)!r}; open_store makes one when it is given a model "
-                "or a dimension"
+                f"no store at {str(folder)!r}; `arrowembed index build` makes one, and open_store "
+                "makes one when it is given a model or a dimension"
             ) from error
         except UnicodeDecodeError as error:
             raise StoreFileError(f"{path}: {error}") from error
