@@ -9,7 +9,7 @@
 
 use super::matmul::Finish;
 use super::simd::{Kernel, LANES, Simd, load_upto};
-use super::tiling::{self, LINE, MAX_COLUMNS, Next};
+use super::tiling::{self, LINE, MAX_COLUMNS, Next, pick_tile};
 use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
 use crate::weights::panels::{BLOCK, groups};
 
@@ -344,27 +344,8 @@ impl<S: Simd, W: Element> Kernel<S> for Tile<W> {
     /// `rows` rows of as many are readable and writable at `out`.
     #[inline(always)]
     unsafe fn run(&self, simd: S) {
-        macro_rules! pick {
-            ($($r:literal)*) => {
-                match (self.rows, self.panels) {
-                    // The constant conditions leave only the sizes that this instruction set uses.
-                    // SAFETY: as this function's.
-                    $(($r, 3) if tiling::fits::<S>($r, 3) => unsafe {
-                        self.multiply::<S, $r, 3>(simd)
-                    },
-                    // SAFETY: as this function's.
-                    ($r, 2) if tiling::fits::<S>($r, 2) => unsafe {
-                        self.multiply::<S, $r, 2>(simd)
-                    },
-                    // SAFETY: as this function's.
-                    ($r, 1) if tiling::fits::<S>($r, 1) => unsafe {
-                        self.multiply::<S, $r, 1>(simd)
-                    },)*
-                    (rows, panels) => unreachable!("a tile of {rows} rows and {panels} panels"),
-                }
-            };
-        }
-        pick!(1 2 3 4 5 6 7 8 9 10 11 12);
+        // SAFETY: as this function's.
+        unsafe { pick_tile!(self.multiply::<S>(simd)) }
     }
 }
 
@@ -381,11 +362,8 @@ impl<W: Element> Tile<W> {
         // One step a turn: in longer turns the compiler sums products before it adds them, and runs out of
         // registers. A branch for every line to be brought near would cost more than to ask four times.
         for step in 0..self.steps {
-            // With the registers of AVX2 the compiler keeps sums in memory beside it.
-            if S::TILES.len() > 1 {
-                simd.prefetch_for_later(ahead);
-                ahead = ahead.wrapping_add(LINE / 4);
-            }
+            simd.prefetch_for_later(ahead);
+            ahead = ahead.wrapping_add(LINE / 4);
             let mut weights = [simd.splat_int(0); P];
             for p in 0..P {
                 let at = p * self.panel_stride + step * LANES * W::GROUP;

@@ -1,9 +1,9 @@
 //! The matrix product that nearly all time goes into: rows of floats times a matrix in panels.
 //!
-//! A tile of some rows by some panels ([`Simd::TILES`]) is kept in registers while k runs over a block of input features: each step loads 16 weights a panel once, converts them
-//! to float32 if need be, and multiplies them with one number of every row. Every output is the sum
-//! over k in ascending order, whatever tile it falls into: that is why a text's vector does not
-//! depend on the batch it is computed in.
+//! A tile of some rows by some panels ([`Simd::TILES`]) is kept in registers while k runs over a block of
+//! input features: each step loads 16 weights a panel once, converts them to float32 if need be, and
+//! multiplies them with one number of every row. Every output is the sum over k in ascending order, whatever
+//! tile it falls into: that is why a text's vector does not depend on the batch it is computed in.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
@@ -11,7 +11,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use super::simd::{Kernel, LANES, Simd};
-use super::tiling::{self, LINE, MAX_COLUMNS, MAX_TILE, Next};
+use super::tiling::{self, LINE, MAX_COLUMNS, MAX_TILE, Next, pick_tile};
 use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
 use crate::weights::panels::groups;
 
@@ -339,27 +339,8 @@ impl<S: Simd, W: Weight> Kernel<S> for Tile<W> {
     /// are readable at `panel`; `rows` rows of `16 panels` floats are readable and writable at `out`.
     #[inline(always)]
     unsafe fn run(&self, simd: S) {
-        macro_rules! pick {
-            ($($r:literal)*) => {
-                match (self.rows, self.panels) {
-                    // The constant conditions leave only the sizes that this instruction set uses.
-                    // SAFETY: as this function's.
-                    $(($r, 3) if tiling::fits::<S>($r, 3) => unsafe {
-                        self.multiply::<S, $r, 3>(simd)
-                    },
-                    // SAFETY: as this function's.
-                    ($r, 2) if tiling::fits::<S>($r, 2) => unsafe {
-                        self.multiply::<S, $r, 2>(simd)
-                    },
-                    // SAFETY: as this function's.
-                    ($r, 1) if tiling::fits::<S>($r, 1) => unsafe {
-                        self.multiply::<S, $r, 1>(simd)
-                    },)*
-                    (rows, panels) => unreachable!("a tile of {rows} rows and {panels} panels"),
-                }
-            };
-        }
-        pick!(1 2 3 4 5 6 7 8 9 10 11 12);
+        // SAFETY: as this function's.
+        unsafe { pick_tile!(self.multiply::<S>(simd)) }
     }
 }
 

@@ -106,7 +106,8 @@ pub(super) trait Simd: Copy {
     /// Brings memory near that will be read soon, where there is an instruction for that. Any address may be given.
     #[inline(always)]
     fn prefetch(self, _address: *const u8) {}
-    /// The same for later: into the second-level cache.
+    /// The same for later: into the second-level cache. Nothing happens with AVX2: beside it the compiler keeps
+    /// sums of integers in memory, for want of registers.
     #[inline(always)]
     fn prefetch_for_later(self, _address: *const u8) {}
     /// 16 rows of 16 numbers of 32 bits, `stride` apart, become as many columns at `to`, one after the other.

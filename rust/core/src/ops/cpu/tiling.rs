@@ -63,6 +63,23 @@ pub(super) fn fits<S: Simd>(rows: usize, panels: usize) -> bool {
     panels <= S::TILES.len() && rows <= S::TILES[panels - 1]
 }
 
+/// Calls `tile.multiply::<S, rows, panels>(simd)`, of the sizes that the instruction set `S` has tiles of; the
+/// conditions are constant and leave only those.
+macro_rules! pick_tile {
+    ($tile:ident.multiply::<$S:ident>($simd:ident)) => {
+        pick_tile!(@ $tile $S $simd 1 2 3 4 5 6 7 8 9 10 11 12)
+    };
+    (@ $tile:ident $S:ident $simd:ident $($r:literal)*) => {
+        match ($tile.rows, $tile.panels) {
+            $(($r, 3) if tiling::fits::<$S>($r, 3) => $tile.multiply::<$S, $r, 3>($simd),
+            ($r, 2) if tiling::fits::<$S>($r, 2) => $tile.multiply::<$S, $r, 2>($simd),
+            ($r, 1) if tiling::fits::<$S>($r, 1) => $tile.multiply::<$S, $r, 1>($simd),)*
+            (rows, panels) => unreachable!("a tile of {rows} rows and {panels} panels"),
+        }
+    };
+}
+pub(super) use pick_tile;
+
 /// The weights that come next, which are brought near while rows are multiplied with those before. Without that,
 /// the first rows wait for each line of them, and the others leave memory idle.
 #[derive(Debug, Clone, Copy)]

@@ -307,12 +307,6 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
-    fn prefetch_for_later(self, address: *const u8) {
-        // SAFETY: an instruction of all x86-64; it never fails, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
-    }
-
-    #[inline(always)]
     unsafe fn transpose(self, from: *const f32, stride: usize, to: *mut f32) {
         // SAFETY: see above.
         unsafe { transpose::avx2(from, stride, to) }
