@@ -347,14 +347,15 @@ fn a_long_list_is_worked_through_in_windows() {
     let refuse = EncodeOptions::new().truncate(false);
     let error = BERT.encode_with(&texts, &refuse, None).unwrap_err();
     assert!(matches!(error, Error::TextTooLong { index: 8500, .. }), "{error:?}");
-    let mut seen = 0;
+    let mut seen = Vec::new();
     let mut monitor = |finished| {
-        assert!(finished >= seen);
-        seen = finished;
+        seen.push(finished);
         ControlFlow::Continue(())
     };
     BERT.encode_with(&texts, &EncodeOptions::new(), Some(&mut monitor)).unwrap();
-    assert_eq!(seen, 9000);
+    assert!(seen.is_sorted(), "{seen:?}");
+    // However fast the windows are.
+    assert!([4096, 8192, 9000].iter().all(|end| seen.contains(end)), "{seen:?}");
 }
 
 #[test]

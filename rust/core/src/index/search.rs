@@ -106,7 +106,14 @@ pub fn search_vectors(
     found.rows.try_reserve_exact(total).map_err(|_| too_many())?;
     found.similarities.try_reserve_exact(total).map_err(|_| too_many())?;
     let mut ask = monitor.map(|monitor| move |done| monitor(done));
-    for queries in queries.chunks(QUERIES * dim) {
+    for (i, queries) in queries.chunks(QUERIES * dim).enumerate() {
+        // Many queries of few vectors may take long, too.
+        if i > 0
+            && let Some(ask) = &mut ask
+            && ask(0).is_break()
+        {
+            return Err(Error::Interrupted);
+        }
         let search = Search::new(files, &keep, queries, dim, options.metric, per_query);
         for top in search.run(monitor_of(&mut ask))? {
             for Hit { similarity, row } in top.into_sorted() {
