@@ -251,8 +251,8 @@ impl Engine {
     }
 
     /// Runs the model over tokenized texts, in micro-batches. For each text `write` gets its index, its
-    /// slot and the vectors of its tokens, and returns how many of the caller's texts that finished. A single
-    /// micro-batch may be computed by all threads `together`.
+    /// slot and the vectors of its tokens, and returns how many of the caller's texts that finished. What all
+    /// threads do `together` is divided evenly, a single micro-batch, too; else others keep them busy.
     pub(crate) fn forward<T: Send>(
         &self,
         tokens: &[Tokens],
@@ -268,7 +268,8 @@ impl Engine {
         let width = self.dimensions.hidden_size;
         let mut slots: Vec<Option<T>> = slots.into_iter().map(Some).collect();
         let most = self.model.tokens_at_once();
-        let batches = plan(&lengths, budget(count, threads::num_threads()?, most), max_texts);
+        let threads = if together { threads::num_threads()? } else { 1 };
+        let batches = plan(&lengths, budget(count, threads, most), max_texts);
         let mut jobs: Vec<Vec<(usize, T)>> = batches
             .into_iter()
             .map(|batch| batch.into_iter().filter_map(|i| Some((i, slots[i].take()?))).collect())

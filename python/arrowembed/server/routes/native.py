@@ -37,13 +37,16 @@ from arrowembed.server.routes.answering import (
     usage_of,
     variant_header,
 )
+from arrowembed.server.routes.direct import DirectRoute
 from arrowembed.server.routes.documented import arrow_too, errors_in, json_body
 from arrowembed.server.schemas import native, tei
 from arrowembed.server.security.dependency import require
 from arrowembed.server.variant import check_options
 from arrowembed.server.vectors import written
 
-router = APIRouter(tags=["native"], dependencies=[Depends(require("embed"))])
+router = APIRouter(
+    tags=["native"], route_class=DirectRoute, dependencies=[Depends(require("embed"))]
+)
 
 _ERRORS = errors_in(native.ErrorResponse | tei.ErrorInTei)
 

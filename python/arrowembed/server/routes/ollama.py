@@ -21,13 +21,19 @@ from arrowembed.server.routes.answering import (
     settings_of,
     variant_header,
 )
+from arrowembed.server.routes.direct import DirectRoute
 from arrowembed.server.routes.documented import errors_in, json_body, refusals_in
 from arrowembed.server.schemas import ollama
 from arrowembed.server.security.dependency import require
 from arrowembed.server.served import Model
 from arrowembed.server.variant import ServedModel
 
-router = APIRouter(prefix="/api", tags=["Ollama"], dependencies=[Depends(require("embed"))])
+router = APIRouter(
+    prefix="/api",
+    tags=["Ollama"],
+    route_class=DirectRoute,
+    dependencies=[Depends(require("embed"))],
+)
 
 _ERRORS = errors_in(ollama.ErrorInOllama, "ollama")
 _REFUSALS = refusals_in(ollama.ErrorInOllama, "ollama")

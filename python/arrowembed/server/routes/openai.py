@@ -14,13 +14,16 @@ from arrowembed.server.routes.answering import (
     settings_of,
     variant_header,
 )
+from arrowembed.server.routes.direct import DirectRoute
 from arrowembed.server.routes.documented import errors_in, json_body, refusals_in
 from arrowembed.server.routes.inputs import encode_inputs
 from arrowembed.server.schemas import openai
 from arrowembed.server.security.dependency import require
 from arrowembed.server.vectors import written
 
-router = APIRouter(prefix="/v1", tags=["OpenAI"], dependencies=[Depends(require("embed"))])
+router = APIRouter(
+    prefix="/v1", tags=["OpenAI"], route_class=DirectRoute, dependencies=[Depends(require("embed"))]
+)
 
 _ERRORS = errors_in(openai.ErrorInOpenAI, "openai")
 _REFUSALS = refusals_in(openai.ErrorInOpenAI, "openai")

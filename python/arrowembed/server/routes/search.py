@@ -15,13 +15,16 @@ from arrowembed.server.routes.answering import (
     stores_of,
     usage_of,
 )
+from arrowembed.server.routes.direct import DirectRoute
 from arrowembed.server.routes.documented import REFUSALS, errors_in, json_body
 from arrowembed.server.schemas.native import ErrorResponse
 from arrowembed.server.schemas.search import QueryRequest, SearchResponse, StoreList, VectorRequest
 from arrowembed.server.security.dependency import require
 from arrowembed.server.stores import fields_of, search_request, text_of
 
-router = APIRouter(tags=["search"], dependencies=[Depends(require("search"))])
+router = APIRouter(
+    tags=["search"], route_class=DirectRoute, dependencies=[Depends(require("search"))]
+)
 
 _ERRORS = {
     **errors_in(ErrorResponse),

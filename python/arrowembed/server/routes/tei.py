@@ -26,6 +26,7 @@ from arrowembed.server.routes.answering import (
     settings_of,
     variant_header,
 )
+from arrowembed.server.routes.direct import DirectRoute
 from arrowembed.server.routes.documented import errors_in, json_body
 from arrowembed.server.routes.inputs import decode, encode_inputs, texts_of
 from arrowembed.server.schemas import tei
@@ -39,7 +40,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-router = APIRouter(tags=["text-embeddings-inference"], dependencies=[Depends(require("embed"))])
+router = APIRouter(
+    tags=["text-embeddings-inference"],
+    route_class=DirectRoute,
+    dependencies=[Depends(require("embed"))],
+)
 
 _ERRORS = errors_in(tei.ErrorInTei, "tei")
 

@@ -1,0 +1,95 @@
+//! Whole calls of the engine as a share of what this machine's multiply-adds in single precision can reach:
+//! `cargo bench -p arrowembed --features measure --bench share`.
+//!
+//! The model is `ARROWEMBED_MODEL`: a model folder of all-MiniLM-L6-v2, or one with its shapes. Rounds measure the
+//! peak, on as many threads at once, and then each set of texts, so that both see the same machine.
+
+#![allow(clippy::expect_used)] // nothing to measure without a model
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use arrowembed::measure::{instruction_sets, peak};
+use arrowembed::{CacheLimits, Engine, set_num_threads};
+
+const ROUNDS: usize = 9;
+
+/// All-MiniLM-L6-v2: layers, width, width of the feed-forward layer.
+const SHAPE: [usize; 3] = [6, 384, 1536];
+
+/// Words that are one token each.
+const WORDS: [&str; 12] = [
+    "time", "year", "people", "way", "day", "man", "thing", "woman", "life", "child", "world",
+    "school",
+];
+
+/// Texts of so many tokens, of which two are special ones.
+fn texts(lengths: &[usize]) -> Vec<String> {
+    let word = |i: usize| WORDS[i * 7919 % 1009 % WORDS.len()];
+    let text = |(i, &length): (usize, &usize)| {
+        let words: Vec<&str> = (2..length).map(|j| word(i * 31 + j)).collect();
+        words.join(" ")
+    };
+    lengths.iter().enumerate().map(text).collect()
+}
+
+/// Operations of a forward pass: four matrices and two of the feed-forward layer, scores and their sums of values.
+fn operations(lengths: &[usize]) -> f64 {
+    let [layers, width, inner] = SHAPE;
+    let of_text = |&n: &usize| {
+        let per_token = 2 * (4 * width * width + 2 * width * inner) + 4 * width * n;
+        (layers * n * per_token) as f64
+    };
+    lengths.iter().map(of_text).sum()
+}
+
+/// Multiply-adds a second of some threads at once, in floating-point operations.
+fn peak_of(threads: usize) -> f64 {
+    let isa = *instruction_sets().last().expect("instructions");
+    std::thread::scope(|scope| {
+        let running: Vec<_> =
+            (0..threads).map(|_| scope.spawn(|| peak(isa).expect("a peak"))).collect();
+        running.into_iter().map(|thread| thread.join().expect("a peak")).sum()
+    })
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    numbers[numbers.len() / 2]
+}
+
+fn main() {
+    let model =
+        std::env::var_os("ARROWEMBED_MODEL").expect("ARROWEMBED_MODEL names a model folder");
+    let engine =
+        Engine::builder().cache(CacheLimits::OFF).open(PathBuf::from(model)).expect("a model");
+    let spread = |i: usize, low: usize, high: usize| low + i * 7919 % (high - low + 1);
+    let sets: [(&str, Vec<usize>); 3] = [
+        ("short", (0..1000).map(|i| spread(i, 8, 20)).collect()),
+        ("mixed", (0..200).map(|i| spread(i, 8, 256)).collect()),
+        ("long", vec![256; 60]),
+    ];
+    println!("{}, {} rounds", instruction_sets().join(" "), ROUNDS);
+    for threads in [1, 2] {
+        set_num_threads(threads).expect("threads");
+        let mut shares = vec![Vec::new(); sets.len()];
+        let mut peaks = Vec::new();
+        for _ in 0..ROUNDS {
+            for ((_, lengths), shares) in sets.iter().zip(&mut shares) {
+                let texts = texts(lengths);
+                let before = peak_of(threads);
+                let started = Instant::now();
+                let encoded = engine.encode(&texts).expect("vectors");
+                let seconds = started.elapsed().as_secs_f64();
+                assert_eq!(encoded.stats().tokens, lengths.iter().sum::<usize>());
+                let peak = before.max(peak_of(threads));
+                shares.push(100.0 * operations(lengths) / seconds / peak);
+                peaks.push(peak / 1e9);
+            }
+        }
+        println!("{threads} threads, peak {:.0} GFLOP/s", median(peaks));
+        for ((name, _), shares) in sets.iter().zip(shares) {
+            println!("  {name:6} {:5.1} % of the peak", median(shares));
+        }
+    }
+}
