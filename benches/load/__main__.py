@@ -98,7 +98,7 @@ class Comparison:
 
     start_seconds: float
     engine: list[float]
-    """Texts a second, as the next."""
+    """Texts a second, as the next; of each round the mean of those before and after the service."""
     served: list[float]
     shares: dict[str, float]
     """Parts of the processors' time while clients asked, by what took them."""
@@ -116,8 +116,8 @@ def against_engine(bench: Bench) -> Comparison:
     available = 0.0
     with own(bench.model, bench.logs / "load-own.log", "--cache-entries", "0") as service:
         bench.load(service, FULL)
+        rates = [bench.engine_rate()]
         for _ in range(bench.rounds):
-            engine.append(bench.engine_rate())
             before, started = service.cpu_seconds(), time.perf_counter()
             measured = bench.load(service, FULL)
             available += CORES * (time.perf_counter() - started)
@@ -125,6 +125,11 @@ def against_engine(bench: Bench) -> Comparison:
             for name, seconds in service.cpu_seconds().items():
                 taken[name] = taken.get(name, 0.0) + seconds - before[name]
             served.append(FULL.texts * measured.requests_per_second)
+            # What clients have left behind is not the engine's. It is asked before and after,
+            # because a machine that others share is another a minute later.
+            time.sleep(1)
+            rates.append(bench.engine_rate())
+            engine.append((rates[-2] + rates[-1]) / 2)
     shares = {name: seconds / available for name, seconds in taken.items()}
     shares["nobody or others"] = 1 - sum(shares.values())
     return Comparison(service.start_seconds, engine, served, shares)
