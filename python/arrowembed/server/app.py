@@ -18,7 +18,7 @@ from arrowembed.server.lifecycle import lifespan
 from arrowembed.server.observe.metrics import Metrics
 from arrowembed.server.observe.middleware import Observe
 from arrowembed.server.observe.tracing import UNTRACED, Tracing
-from arrowembed.server.requests import BodyLimit, CatchAll, RequestId
+from arrowembed.server.requests import BodyLimit, CatchAll, Farewell, RequestId
 from arrowembed.server.routes import (
     admin,
     health,
@@ -105,7 +105,8 @@ def create_app(
     app.state.draining = False
     app.state.grpc = _make_grpc(app.state, settings.grpc_port)
     for routes in (native, search, openai, tei, ollama, health, admin, monitoring, page):
-        app.include_router(routes.router)
+        # They say all of themselves; to include routers has FastAPI look for them anew each time.
+        app.router.routes.extend(routes.router.routes)
     app.mount("/page", page.FILES)
     document_api_keys(app)
     return app
@@ -116,6 +117,7 @@ def _middlewares(
 ) -> list[Middleware]:
     """What is around every request, the outermost first."""
     return [
+        Middleware(Farewell),
         Middleware(RequestId),
         Middleware(Observe, metrics=metrics, tracing=tracing, quiet=_MACHINES),
         Middleware(SecurityHeaders, policies={page.PATH: page.POLICY, "/docs": _POLICY_OF_DOCS}),
