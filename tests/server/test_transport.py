@@ -102,7 +102,9 @@ def test_sighup_takes_a_renewed_certificate(process, bert_mean_folder, tmp_path)
         return all(handshake(each, trusting[authority]) for each in urls)
 
     assert trusted(old)
-    # A key that does not fit leaves all as it is.
+    # A worker that has yet to start could not with a key that does not fit.
+    wait_for(lambda: service.log.read_text().count("Application startup complete") == 2)
+    # It leaves those that run as they are.
     key = (tmp_path / "key.pem").read_bytes()
     new.issue_cert("localhost").private_key_pem.write_to_path(tmp_path / "key.pem")
     service.popen.send_signal(signal.SIGHUP)
