@@ -13,7 +13,6 @@ from arrowembed import set_num_threads
 from arrowembed.errors import InvalidArgumentError, StoreMismatchError
 from arrowembed.server.errors import ServiceError
 from arrowembed.server.guards import renew_access
-from arrowembed.server.memory import give_back_regularly
 from arrowembed.server.observe.sampling import sample_regularly
 from arrowembed.server.security import certificates
 from arrowembed.server.watch import watch
@@ -48,7 +47,6 @@ async def lifespan(
     tasks = [
         asyncio.create_task(_load(models, stores, grpc, on_failed_start)),
         asyncio.create_task(sample_regularly(models, app.state.metrics)),
-        asyncio.create_task(give_back_regularly()),
     ]
     if settings.watch_seconds is not None:
         tasks.append(asyncio.create_task(watch(models, settings.watch_seconds)))
