@@ -3,14 +3,15 @@
 //!
 //! The model is `ARROWEMBED_MODEL`: a model folder of all-MiniLM-L6-v2, or one with its shapes. Each call takes about
 //! half a second, and the peak is measured on as many threads before and after it, so that both see the same machine.
+//! `ARROWEMBED_ISA` chooses the instructions of both.
 
 #![allow(clippy::expect_used)] // nothing to measure without a model
 
 use std::path::PathBuf;
 use std::time::Instant;
 
-use arrowembed::measure::{instruction_sets, peak};
-use arrowembed::{CacheLimits, Engine, set_num_threads};
+use arrowembed::measure::peak;
+use arrowembed::{CacheLimits, Engine, isa, set_num_threads};
 
 const ROUNDS: usize = 25;
 
@@ -45,10 +46,9 @@ fn operations(lengths: &[usize]) -> f64 {
 
 /// Multiply-adds a second of some threads at once, in floating-point operations.
 fn peak_of(threads: usize) -> f64 {
-    let isa = *instruction_sets().last().expect("instructions");
     std::thread::scope(|scope| {
         let running: Vec<_> =
-            (0..threads).map(|_| scope.spawn(|| peak(isa).expect("a peak"))).collect();
+            (0..threads).map(|_| scope.spawn(|| peak(isa()).expect("a peak"))).collect();
         running.into_iter().map(|thread| thread.join().expect("a peak")).sum()
     })
 }
@@ -69,7 +69,7 @@ fn main() {
         ("mixed", (0..21).map(|i| spread(i, 8, 256)).collect()),
         ("long", vec![256; 11]),
     ];
-    println!("{}, {} rounds", instruction_sets().join(" "), ROUNDS);
+    println!("{}, {ROUNDS} rounds", isa());
     for threads in [1, 2] {
         set_num_threads(threads).expect("threads");
         let mut shares = vec![Vec::new(); sets.len()];
