@@ -105,7 +105,7 @@ def create_app(
     app.state.draining = False
     app.state.grpc = _make_grpc(app.state, settings.grpc_port)
     for routes in (native, search, openai, tei, ollama, health, admin, monitoring, page):
-        # They say all of themselves; to include routers has FastAPI look for them anew each time.
+        # Not include_router: requests would be matched anew within each router before theirs.
         app.router.routes.extend(routes.router.routes)
     app.mount("/page", page.FILES)
     document_api_keys(app)

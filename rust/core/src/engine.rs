@@ -177,12 +177,8 @@ impl Engine {
         for (window, vectors) in texts.chunks(WINDOW).zip(places) {
             let before = request.start;
             let mut ask = monitor.as_mut().map(|monitor| |finished| monitor(before + finished));
-            // Windows may be over too soon to be asked about while they are computed, if all is cached.
-            if before > 0
-                && let Some(ask) = &mut ask
-                && ask(0).is_break()
-            {
-                return Err(Error::Interrupted);
+            if before > 0 {
+                threads::ask(monitor_of(&mut ask), 0)?;
             }
             out.stats += self.encode_window(window, &request, vectors, monitor_of(&mut ask))?;
             request.start += window.len();

@@ -328,10 +328,7 @@ impl Engine {
                 "texts were longer than the model's limit and were cut; later ones are only counted"
             );
         }
-        match monitor.map(|monitor| monitor(stats.texts)) {
-            Some(ControlFlow::Break(())) => Err(Error::Interrupted),
-            _ => Ok(()),
-        }
+        threads::ask(monitor, stats.texts)
     }
 }
 

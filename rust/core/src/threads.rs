@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::process::PerProcess;
 
 pub use jobs::Monitor;
-pub(crate) use jobs::{for_each, go_on};
+pub(crate) use jobs::{ask, for_each, go_on};
 pub(crate) use together::{at_once, rouse};
 
 /// The environment variable that sets the number of threads.

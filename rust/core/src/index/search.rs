@@ -107,12 +107,8 @@ pub fn search_vectors(
     found.similarities.try_reserve_exact(total).map_err(|_| too_many())?;
     let mut ask = monitor.map(|monitor| move |done| monitor(done));
     for (i, queries) in queries.chunks(QUERIES * dim).enumerate() {
-        // Many queries of few vectors may take long, too.
-        if i > 0
-            && let Some(ask) = &mut ask
-            && ask(0).is_break()
-        {
-            return Err(Error::Interrupted);
+        if i > 0 {
+            threads::ask(monitor_of(&mut ask), 0)?;
         }
         let search = Search::new(files, &keep, queries, dim, options.metric, per_query);
         for top in search.run(monitor_of(&mut ask))? {

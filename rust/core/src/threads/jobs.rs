@@ -39,6 +39,17 @@ pub(crate) fn go_on() -> Result<()> {
     Ok(())
 }
 
+/// Asks a monitor between the parts of a call, of which each may be over before it is asked.
+///
+/// # Errors
+/// [`Error::Interrupted`] if it says so.
+pub(crate) fn ask(monitor: Option<Monitor<'_>>, finished: usize) -> Result<()> {
+    match monitor.map(|monitor| monitor(finished)) {
+        Some(ControlFlow::Break(())) => Err(Error::Interrupted),
+        _ => Ok(()),
+    }
+}
+
 /// Does `work` on every job on the pool's workers, in no particular order.
 ///
 /// `work` returns how many texts it finished, the sum of which the monitor sees. The first error, or
