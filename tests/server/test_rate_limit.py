@@ -4,6 +4,7 @@ import asyncio
 import logging
 import re
 import shutil
+import socket
 import subprocess
 import threading
 import time
@@ -264,6 +265,24 @@ def test_redis_that_goes_and_comes_back(tmp_path):
     asyncio.run(closing(store, limiter.take("key:one", 5)))
     assert len(failures) == 1
     asyncio.run(limiter.close())
+
+
+def test_redis_that_does_not_answer_holds_no_request_up(monkeypatch):
+    monkeypatch.setattr(rate_limit, "_REDIS_TIMEOUT", 0.25)
+    limit = RateLimit(per_minute=60, burst=100)
+    failures = []
+
+    async def ask(url):
+        store = RedisBuckets(limit, url)
+        limiter = RateLimiter(limit, store, on_store_failure=lambda: failures.append(None))
+        # More than there are connections: the last wait for one.
+        requests = (limiter.take("key:one", 1) for _ in range(2 * rate_limit._REDIS_CONNECTIONS))
+        return await asyncio.wait_for(closing(store, asyncio.gather(*requests)), 60)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        allowances = asyncio.run(ask(f"redis://127.0.0.1:{silent.getsockname()[1]}"))
+    assert [allowance.wait for allowance in allowances] == [0] * len(allowances)
+    assert len(failures) == len(allowances)
 
 
 @pytest.fixture(scope="module")
