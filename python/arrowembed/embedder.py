@@ -16,6 +16,7 @@ from arrowembed import _core, models, notices
 from arrowembed.errors import InvalidArgumentError, TextTypeError
 from arrowembed.options import PRECISIONS, Token, checked_batch_size, checked_dim
 from arrowembed.progress import Progress, cancellable
+from arrowembed.prompts import Prompts
 from arrowembed.settings import Settings
 from arrowembed.tensors import to_tensor
 from arrowembed.texts import Texts, as_texts, is_texts
@@ -39,9 +40,6 @@ if TYPE_CHECKING:
         PromptOptions,
         VectorOptions,
     )
-
-_QUERY_PROMPTS = ("query",)
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 class Embedder:
@@ -149,9 +147,9 @@ class Embedder:
         self._engine, self._name, self._path = engine, name, path
         self._settings = settings.to_pickle()
         self._metadata: dict[str, Any] = json.loads(engine.metadata())
-        self._prompts: dict[str, str] = {**self._metadata.get("prompts", {}), **settings.prompts}
-        self._default_prompt_name = settings.default_prompt_name or self._metadata.get(
-            "default_prompt_name"
+        self._prompts = Prompts(
+            {**self._metadata.get("prompts", {}), **settings.prompts},
+            settings.default_prompt_name or self._metadata.get("default_prompt_name"),
         )
         info = engine.info()
         notices.short_of_memory(info)
@@ -159,8 +157,6 @@ class Embedder:
         self._embedding_size = info["embedding_size"]
         self._truncate_dim = checked_dim(settings.truncate_dim, self._embedding_size)
         self._warned_of_truncation = False
-        if self._default_prompt_name is not None:
-            self._named_prompt(self._default_prompt_name)
 
     @overload
     def encode(
@@ -298,21 +294,21 @@ class Embedder:
             For each text an array of shape (tokens, dim), and the numbers of texts and tokens.
         """
         texts = [sentences] if isinstance(sentences, str) else as_texts(sentences)
-        prompt = self._prompt(prompt_name, None)
+        prompt = self._prompts.text(prompt_name)
         vectors, stats = self._engine.encode_tokens(texts, prompt=prompt, truncate=truncate)
         self.warn_of_truncation(stats)
         return vectors, stats
 
     def encode_query(self, sentences: Texts, **options: Unpack[EncodeOptions]) -> NDArray[Any]:
         """`encode` with the prompt named "query", if the model has one and none is given."""
-        return self._encode_with_prompt(_QUERY_PROMPTS, sentences, options)
+        return self._encode_with_prompt(self._prompts.query_name, sentences, options)
 
     def encode_document(self, sentences: Texts, **options: Unpack[EncodeOptions]) -> NDArray[Any]:
         """`encode` with the prompt for documents, if the model has one and none is given.
 
         That is the first of "document", "passage" and "corpus".
         """
-        return self._encode_with_prompt(_DOCUMENT_PROMPTS, sentences, options)
+        return self._encode_with_prompt(self._prompts.document_name, sentences, options)
 
     def encode_iter(
         self,
@@ -448,7 +444,7 @@ class Embedder:
         texts = [sentences] if isinstance(sentences, str) else as_texts(sentences)
         encodings = self._engine.tokenize(
             texts,
-            prompt=self._prompt(options.get("prompt_name"), options.get("prompt")),
+            prompt=self._prompts.text(options.get("prompt_name"), options.get("prompt")),
             truncate=truncate,
         )
         return {
@@ -477,7 +473,7 @@ class Embedder:
         texts = [sentences] if isinstance(sentences, str) else as_texts(sentences)
         tokens = self._engine.tokenize_with_offsets(
             texts,
-            prompt=self._prompt(options.get("prompt_name"), options.get("prompt")),
+            prompt=self._prompts.text(options.get("prompt_name"), options.get("prompt")),
             add_special_tokens=add_special_tokens,
         )
         return [[Token._make(each) for each in of_text] for of_text in tokens]
@@ -503,8 +499,8 @@ class Embedder:
             "pooling": metadata["pooling"],
             "normalize": metadata["normalize"],
             "similarity": self.similarity_function,
-            "prompts": dict(self._prompts),
-            "default_prompt_name": self._default_prompt_name,
+            "prompts": dict(self._prompts.named),
+            "default_prompt_name": self._prompts.default_name,
             "dtype": _dtype(metadata["dtype"], engine["dtypes"]),
             "num_parameters": engine["num_parameters"],
             "num_hidden_layers": engine["num_hidden_layers"],
@@ -544,7 +540,7 @@ class Embedder:
     @property
     def prompts(self) -> Mapping[str, str]:
         """The named prompts."""
-        return dict(self._prompts)
+        return dict(self._prompts.named)
 
     @property
     def similarity_function(self) -> str:
@@ -563,11 +559,8 @@ class Embedder:
 
     def retrieval_prompts(self) -> tuple[str, str]:
         """The texts that `encode_query` and `encode_document` put before each input."""
-        query, document = (
-            self._prompt(self._prompt_for(names), None)
-            for names in (_QUERY_PROMPTS, _DOCUMENT_PROMPTS)
-        )
-        return query, document
+        prompts = self._prompts
+        return prompts.text(prompts.query_name), prompts.text(prompts.document_name)
 
     def cache_info(self) -> _core.CacheInfo:
         """Size, limits, hits and misses of the cache of vectors; empty for an unloaded model."""
@@ -594,7 +587,7 @@ class Embedder:
         if truncate_dim is None:
             truncate_dim = self._truncate_dim
         return {
-            "prompt": self._prompt(prompt_name, prompt),
+            "prompt": self._prompts.text(prompt_name, prompt),
             "pooling": pooling,
             "normalize": normalize,
             "truncate_dim": checked_dim(truncate_dim, self._embedding_size),
@@ -622,37 +615,17 @@ class Embedder:
         return Path(self._name).expanduser().absolute() == self._path
 
     def _encode_with_prompt(
-        self, names: Sequence[str], sentences: Texts, options: EncodeOptions
+        self, name: str | None, sentences: Texts, options: EncodeOptions
     ) -> NDArray[Any]:
         if options.get("prompt") is None and options.get("prompt_name") is None:
-            options = {**options, "prompt_name": self._prompt_for(names)}
+            options = {**options, "prompt_name": name}
         return cast("NDArray[Any]", self.encode(sentences, **options))
-
-    def _prompt_for(self, names: Sequence[str]) -> str | None:
-        """The first of these names under which there is a prompt."""
-        return next((name for name in names if name in self._prompts), None)
 
     def _chunks(
         self, texts: Iterator[str], chunk_size: int, options: EncodeOptions
     ) -> Iterator[NDArray[Any]]:
         while chunk := list(islice(texts, chunk_size)):
             yield cast("NDArray[Any]", self.encode(chunk, **options))
-
-    def _prompt(self, name: str | None, prompt: str | None) -> str:
-        """The text to put before each input."""
-        if prompt is not None:
-            return prompt
-        name = name if name is not None else self._default_prompt_name
-        return self._named_prompt(name) if name is not None else ""
-
-    def _named_prompt(self, name: str) -> str:
-        if name not in self._prompts:
-            known = ", ".join(map(repr, self._prompts)) or "none"
-            raise InvalidArgumentError(
-                f"prompt_name: {name!r}; this model has {known}; "
-                "use prompt=... or Embedder(prompts={...})"
-            )
-        return self._prompts[name]
 
     def _vectors(self, value: Texts | ArrayLike) -> ArrayLike:
         if is_texts(value):

@@ -20,6 +20,7 @@ from arrowembed import get_num_threads
 from arrowembed.server.app import create_app
 from arrowembed.server.errors import ServiceError
 from arrowembed.server.guards import warn_of_open_doors
+from arrowembed.server.memory import keep_compact
 from arrowembed.server.observe.logs import configure_logging
 from arrowembed.server.observe.metrics import FOLDER_VARIABLE
 from arrowembed.server.security import certificates
@@ -41,6 +42,7 @@ def run(settings: ServerSettings) -> None:
         ArrowEmbedError: A model that is to be loaded at the start cannot be, or keys or
             certificates cannot be read.
     """
+    keep_compact()
     _observe(settings)
     certificates.check(settings)
     warn_of_open_doors(settings)
@@ -82,6 +84,7 @@ def _run_several(settings: ServerSettings) -> None:
 
 
 def _worker_app(settings: ServerSettings) -> FastAPI:
+    keep_compact()
     _observe(settings)
     return create_app(settings)
 
