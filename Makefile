@@ -90,9 +90,10 @@ bench-large: .venv/wheel.stamp ## a GGUF file of 4.4 GB: opening, memory, and sp
 	cd benches && ../$(PY) -m large $(if $(ROUNDS),--rounds $(ROUNDS))
 
 # Needs wrk (on Debian: apt-get install wrk), or CLIENTS=locust, which takes more of the machine.
+# TEI=PROGRAM compares with a text-embeddings-router, too.
 bench-load: .venv/dev.stamp $(MODEL)/model.arrow ## the service under load, beside one of FastAPI and fastembed
 	cd benches && ../$(PY) -m load $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
-		$(if $(CLIENTS),--clients $(CLIENTS))
+		$(if $(CLIENTS),--clients $(CLIENTS)) $(if $(TEI),--tei $(abspath $(TEI)))
 
 # LanceDB takes minutes with a million vectors; ENGINES says who takes part.
 bench-index: .venv/dev.stamp ## exact search beside FAISS, LanceDB and the speed of memory

@@ -1,15 +1,15 @@
-"""The service under load, beside the bare engine and a service of FastAPI and fastembed.
+"""The service under load, beside the bare engine and other services.
 
-    cd benches && python -m load [--rounds 3] [--seconds 15] [--clients wrk|locust]
+    cd benches && python -m load [--rounds 3] [--seconds 15] [--clients wrk|locust] [--tei PROGRAM]
 
 `make bench-load` calls it. Clients, service and engine share the machine; what clients take of it
-is said beside the result. Linux only; wrk comes from the system's packages.
+is said beside the result. Linux only; wrk comes from the system's packages. `others.py` says which
+services ours is compared with.
 """
 
 import argparse
 import http.client
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable
@@ -17,15 +17,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from peers import environments
-from peers.models import Models
 from peers.report import table
 from texts import text_set
 
 from arrowembed import Embedder
-from arrowembed_converter import sources
-from load.clients import REQUIREMENTS, Load, Measured, generator
-from load.service import CORES, Service, own, running
+from load.clients import Load, Measured, generator
+from load.others import Other, others
+from load.service import CORES, Service, own
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = (1, 8, 64, 256)
@@ -48,17 +46,17 @@ class Bench:
         self.send = generator(options.clients, self.home)
         self.embedder = Embedder(self.model, cache_size=0)
         self.texts = text_set("short", TEXTS, self.embedder)
-        self.bodies = {texts: self._bodies(texts) for texts in (1, FULL.texts, BATCH.texts)}
 
-    def _bodies(self, texts: int) -> Path:
-        file = self.home / f"load-{texts}.jsonl"
+    def bodies(self, texts: int, field: str) -> Path:
+        """A file of all texts in requests of so many, in this field of a body."""
+        file = self.home / f"load-{texts}-{field}.jsonl"
         parts = (self.texts[i : i + texts] for i in range(0, TEXTS, texts))
-        file.write_text("".join(json.dumps({"texts": part}) + "\n" for part in parts))
+        file.write_text("".join(json.dumps({field: part}) + "\n" for part in parts))
         return file
 
-    def load(self, service: Service, load: Load) -> Measured:
+    def load(self, service: Service, load: Load, field: str = "texts") -> Measured:
         """One measurement."""
-        return self.send(service.url, load, self.bodies[load.texts], self.seconds)
+        return self.send(service.url, load, self.bodies(load.texts, field), self.seconds)
 
     def engine_rate(self) -> float:
         """Texts a second of the bare engine, for as long as the service is asked."""
@@ -85,9 +83,9 @@ def many_loads(bench: Bench) -> list[list[str]]:
             arguments = ["--workers", str(workers), "--cache-entries", str(cache)]
             with own(bench.model, bench.logs / "load-own.log", *arguments) as service:
                 loads = [*(Load(clients, 1) for clients in CLIENTS), BATCH]
-                if cache:
-                    # Once through all texts, in each process.
-                    bench.load(service, BATCH)
+                # Each process is to know all texts, and which it gets is chance.
+                for _ in range(0 if not cache else 1 if workers == 1 else 4):
+                    bench.load(service, FULL)
                 rows += [row(name, load, bench.load(service, load)) for load in loads]
     return rows
 
@@ -160,25 +158,26 @@ def overhead(bench: Bench) -> tuple[float, float]:
     return statistics.median(engine), statistics.median(served)
 
 
-def beside_fastembed(bench: Bench) -> tuple[float, float]:
-    """Texts a second of our service and of fastembed's at full load."""
-    python = environments.python(bench.home, "fastembed-service", REQUIREMENTS)
-    source = sources.locate("all-MiniLM-L6-v2")
-    model = Models(bench.home, {"source": source}).find("onnx/fused")
-    command = [str(python), "-m", "uvicorn", "load.fastembed_service:app", "--port", "{port}"]
-    command += ["--log-level", "warning"]
-    variables = {
-        "FASTEMBED_MODEL": str(model),
-        "FASTEMBED_THREADS": str(len(os.sched_getaffinity(0))),
-        "HF_HUB_OFFLINE": "1",
-    }
-    ours, theirs = [], []
+def beside(bench: Bench, other: Other) -> list[list[str]]:
+    """Our service and another, each load in turns; medians of rounds."""
+    loads = (Load(1, 1), Load(64, 1), FULL, BATCH)
+    ours: dict[Load, list[float]] = {load: [] for load in loads}
+    theirs: dict[Load, list[float]] = {load: [] for load in loads}
     for _ in range(bench.rounds):
         with own(bench.model, bench.logs / "load-own.log", "--cache-entries", "0") as service:
-            ours.append(FULL.texts * bench.load(service, FULL).requests_per_second)
-        with running(command, bench.logs / "load-fastembed.log", **variables) as service:
-            theirs.append(FULL.texts * bench.load(service, FULL).requests_per_second)
-    return statistics.median(ours), statistics.median(theirs)
+            for load in loads:
+                measured = bench.load(service, load, other.field)
+                ours[load].append(load.texts * measured.requests_per_second)
+        with other.running(bench.logs / f"load-{other.name}.log") as service:
+            for load in loads:
+                measured = bench.load(service, load, other.field)
+                theirs[load].append(load.texts * measured.requests_per_second)
+    rows = []
+    for load in loads:
+        mine, its = statistics.median(ours[load]), statistics.median(theirs[load])
+        numbers = [str(load.clients), str(load.texts), f"{mine:.0f}", f"{its:.0f}"]
+        rows.append([other.name, *numbers, f"{mine / its:.2f}"])
+    return rows
 
 
 def main() -> None:
@@ -189,7 +188,9 @@ def main() -> None:
     # What is under way when a load ends is not counted: as much as clients send at once.
     parser.add_argument("--seconds", type=int, default=15, help="for each load")
     parser.add_argument("--clients", choices=("wrk", "locust"), default="wrk")
-    bench = Bench(parser.parse_args())
+    parser.add_argument("--tei", type=Path, help="text-embeddings-router, to be compared with")
+    options = parser.parse_args()
+    bench = Bench(options)
 
     compared = against_engine(bench)
     engine, served = statistics.median(compared.engine), statistics.median(compared.served)
@@ -201,8 +202,9 @@ def main() -> None:
     alone, requested = overhead(bench)
     print("one short text at a time, p50:")
     print(f"  {requested:.2f} ms, {requested - alone:.2f} more than the bare engine's {alone:.2f}")
-    ours, theirs = beside_fastembed(bench)
-    print(f"beside FastAPI and fastembed: {ours:.0f} and {theirs:.0f} texts/s, {ours / theirs:.1f}")
+    header = ["beside", "clients", "texts", "texts/s", "its texts/s", "times"]
+    rows = [row for other in others(bench.home, options.tei) for row in beside(bench, other)]
+    print(f"\n{table(header, rows)}")
     header = ["", "clients", "texts", "requests/s", "texts/s", "p50, ms", "p99, ms", "failed"]
     print(f"\n{table(header, many_loads(bench))}")
 

@@ -7,10 +7,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 BENCHES = Path(__file__).parents[1]
 CORES = len(os.sched_getaffinity(0))
@@ -79,10 +80,10 @@ def free_port() -> int:
         return port
 
 
-def is_ready(port: int) -> bool:
+def is_ready(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
     try:
-        connection.request("GET", "/ready")
+        connection.request("GET", path)
         return connection.getresponse().status == 200
     except OSError:
         return False
@@ -91,16 +92,22 @@ def is_ready(port: int) -> bool:
 
 
 @contextmanager
-def running(command: list[str], log: Path, **variables: str) -> Iterator[Service]:
+def running(
+    command: list[str],
+    log: Path,
+    *,
+    ready: str = "/ready",
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> Iterator[Service]:
     """Runs a program with `{port}` replaced by a free port, until it is no longer needed."""
     port = free_port()
     command = [part.replace("{port}", str(port)) for part in command]
-    environment = os.environ | {"PYTHONPATH": str(BENCHES)} | variables
+    environment = os.environ | {"PYTHONPATH": str(BENCHES), **variables}
     started = time.perf_counter()
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     try:
-        while not is_ready(port):
+        while not is_ready(port, ready):
             if process.poll() is not None or time.perf_counter() - started > LIMIT:
                 raise SystemExit(f"the service did not start; see {log}")
             time.sleep(0.005)
