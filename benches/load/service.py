@@ -33,10 +33,13 @@ class Service:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def resident(self) -> int:
-        """Bytes of memory of its processes, what they share counted once."""
+    def resident(self, kind: str = "Pss") -> int:
+        """Bytes of memory of its processes, what they share counted once.
+
+        Of the kinds of /proc/PID/smaps_rollup, "Pss_Anon" is what belongs to no file.
+        """
         pids = [self.process.pid, *children(self.process.pid)]
-        return sum(proportional(pid) for pid in pids)
+        return sum(proportional(pid, kind) for pid in pids)
 
     def cpu_seconds(self) -> dict[str, float]:
         """Processor time that its process has taken, by what it was for."""
@@ -65,12 +68,12 @@ def of_thread(task: Path) -> tuple[str, float]:
     return kind, (int(user) + int(system)) / TICKS
 
 
-def proportional(pid: int) -> int:
+def proportional(pid: int, kind: str) -> int:
     """Bytes of a process, of those that it shares its part."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
+        if line.startswith(f"{kind}:"):
             return 1024 * int(line.split()[1])
-    raise ValueError(f"/proc/{pid}/smaps_rollup has no Pss")
+    raise ValueError(f"/proc/{pid}/smaps_rollup has no {kind}")
 
 
 def free_port() -> int:

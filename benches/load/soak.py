@@ -20,6 +20,8 @@ from arrowembed import Embedder
 from arrowembed.store import open_store
 from load.service import Service, own
 
+Samples = np.ndarray[Any, np.dtype[np.float64]]
+
 ROOT = Path(__file__).parents[2]
 CLIENTS = 16
 WARM_UP = 120.0
@@ -51,7 +53,8 @@ class Soak:
     def __init__(self, service: Service, texts: list[str], seconds: float) -> None:
         self.service, self.texts, self.seconds = service, texts, seconds
         self.statuses: Counter[str] = Counter()
-        self.samples: list[tuple[float, int]] = []
+        self.samples: list[tuple[float, int, int]] = []
+        """Seconds, bytes of memory, and how many of these are of no file."""
 
     async def run(self) -> None:
         async with httpx.AsyncClient(base_url=self.service.url, timeout=60) as client:
@@ -59,7 +62,8 @@ class Soak:
             started = time.monotonic()
             clients = [asyncio.create_task(self._client(client, n)) for n in range(CLIENTS)]
             while (now := time.monotonic() - started) < self.seconds:
-                self.samples.append((now, self.service.resident()))
+                memory = self.service.resident(), self.service.resident("Pss_Anon")
+                self.samples.append((now, *memory))
                 await asyncio.sleep(5)
             for task in clients:
                 task.cancel()
@@ -102,14 +106,21 @@ def main() -> None:
             soak = Soak(service, texts, 60 * options.minutes)
             asyncio.run(soak.run())
     warm = min(WARM_UP, soak.seconds / 3)
-    times, sizes = np.array([sample for sample in soak.samples if sample[0] >= warm]).T
-    slope = np.polyfit(times, sizes, 1)[0]
+    times, sizes, own_sizes = np.array([s for s in soak.samples if s[0] >= warm]).T
     print(f"{sum(soak.statuses.values())} requests in {options.minutes:g} minutes:")
     print("  " + ", ".join(f"{name}: {n}" for name, n in sorted(soak.statuses.items())))
-    print(f"memory from {sizes.min() / 1e6:.1f} to {sizes.max() / 1e6:.1f} MB,")
-    print(f"slope {slope * 3600 / 1e6:+.2f} MB an hour; medians of the quarters of the time:")
-    medians = [np.median(part) / 1e6 for part in np.array_split(sizes, 4)]
-    print("  " + ", ".join(f"{median:.1f}" for median in medians))
+    print(f"memory from {sizes.min() / 1e6:.1f} to {sizes.max() / 1e6:.1f} MB:")
+    for name, of_kind in (("all", sizes), ("what is of no file", own_sizes)):
+        half = len(times) // 2
+        slopes = [hourly(times, of_kind), hourly(times[half:], of_kind[half:])]
+        medians = [np.median(part) / 1e6 for part in np.array_split(of_kind, 4)]
+        print(f"  {name}, medians of quarters: {', '.join(f'{m:.1f}' for m in medians)}")
+        print(f"    slope {slopes[0]:+.1f} MB an hour, of the second half {slopes[1]:+.1f}")
+
+
+def hourly(times: Samples, sizes: Samples) -> float:
+    """Megabytes an hour, by least squares."""
+    return float(np.polyfit(times, sizes, 1)[0] * 3600 / 1e6)
 
 
 if __name__ == "__main__":

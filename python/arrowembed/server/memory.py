@@ -10,7 +10,7 @@ import sys
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
 
-_LARGE = 128 * 1024
+_LARGE = 64 * 1024
 """From how many bytes on a block is the system's own and goes back to it at once."""
 _ARENAS = 2
 

@@ -5,7 +5,7 @@
 //! half a second, and the peak is measured on as many threads before and after it, so that both see the same machine.
 //! `ARROWEMBED_ISA` chooses the instructions of both.
 
-#![allow(clippy::expect_used)] // nothing to measure without a model
+#![allow(clippy::expect_used, clippy::print_stdout)] // nothing to measure without a model
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -82,7 +82,7 @@ fn main() {
                 let encoded = engine.encode(&texts).expect("vectors");
                 let seconds = started.elapsed().as_secs_f64();
                 assert_eq!(encoded.stats().tokens, lengths.iter().sum::<usize>());
-                let peak = (before + peak_of(threads)) / 2.0;
+                let peak = f64::midpoint(before, peak_of(threads));
                 shares.push(100.0 * operations(lengths) / seconds / peak);
                 peaks.push(peak / 1e9);
             }
