@@ -176,7 +176,8 @@ def beside(bench: Bench, other: Other) -> list[list[str]]:
     for load in loads:
         mine, its = statistics.median(ours[load]), statistics.median(theirs[load])
         numbers = [str(load.clients), str(load.texts), f"{mine:.0f}", f"{its:.0f}"]
-        rows.append([other.name, *numbers, f"{mine / its:.2f}"])
+        # Within a very short load it may have answered nothing.
+        rows.append([other.name, *numbers, f"{mine / its:.2f}" if its else "-"])
     return rows
 
 
@@ -190,6 +191,8 @@ def main() -> None:
     parser.add_argument("--clients", choices=("wrk", "locust"), default="wrk")
     parser.add_argument("--tei", type=Path, help="text-embeddings-router, to be compared with")
     options = parser.parse_args()
+    if options.tei is not None and not options.tei.is_file():
+        parser.error(f"--tei: there is no program {options.tei}")
     bench = Bench(options)
 
     compared = against_engine(bench)
