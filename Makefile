@@ -91,7 +91,7 @@ bench-large: .venv/wheel.stamp ## a GGUF file of 4.4 GB: opening, memory, and sp
 
 # Needs wrk (on Debian: apt-get install wrk), or CLIENTS=locust, which takes more of the machine.
 # TEI=PROGRAM compares with a text-embeddings-router, too.
-bench-load: .venv/dev.stamp $(MODEL)/model.arrow ## the service under load, beside one of FastAPI and fastembed
+bench-load: .venv/dev.stamp $(MODEL)/model.arrow ## the service under load, beside other services
 	cd benches && ../$(PY) -m load $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(CLIENTS),--clients $(CLIENTS)) $(if $(TEI),--tei $(abspath $(TEI)))
 

@@ -46,8 +46,13 @@ class Bench:
         self.send = generator(options.clients, self.home)
         self.embedder = Embedder(self.model, cache_size=0)
         self.texts = text_set("short", TEXTS, self.embedder)
+        self.bodies = {
+            (texts, field): self._bodies(texts, field)
+            for texts in (1, FULL.texts, BATCH.texts)
+            for field in ("texts", "inputs")
+        }
 
-    def bodies(self, texts: int, field: str) -> Path:
+    def _bodies(self, texts: int, field: str) -> Path:
         """A file of all texts in requests of so many, in this field of a body."""
         file = self.home / f"load-{texts}-{field}.jsonl"
         parts = (self.texts[i : i + texts] for i in range(0, TEXTS, texts))
@@ -56,7 +61,7 @@ class Bench:
 
     def load(self, service: Service, load: Load, field: str = "texts") -> Measured:
         """One measurement."""
-        return self.send(service.url, load, self.bodies(load.texts, field), self.seconds)
+        return self.send(service.url, load, self.bodies[load.texts, field], self.seconds)
 
     def engine_rate(self) -> float:
         """Texts a second of the bare engine, for as long as the service is asked."""
@@ -83,9 +88,10 @@ def many_loads(bench: Bench) -> list[list[str]]:
             arguments = ["--workers", str(workers), "--cache-entries", str(cache)]
             with own(bench.model, bench.logs / "load-own.log", *arguments) as service:
                 loads = [*(Load(clients, 1) for clients in CLIENTS), BATCH]
-                # Each process is to know all texts, and which it gets is chance.
-                for _ in range(0 if not cache else 1 if workers == 1 else 4):
-                    bench.load(service, FULL)
+                if cache:
+                    # Each process is to know all texts, and which it gets is chance.
+                    for _ in range(1 if workers == 1 else 4):
+                        bench.load(service, FULL)
                 rows += [row(name, load, bench.load(service, load)) for load in loads]
     return rows
 

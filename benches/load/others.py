@@ -50,13 +50,15 @@ def _fastembed(home: Path, model: Path) -> Other:
 def _tei(home: Path, program: Path, model: Path) -> Other:
     """Its settings are its own, but for the pooling, which these files do not tell.
 
-    Built with `--no-default-features --features http,ort`, as its image for processors. A build
-    that opens ONNX Runtime when it starts is given the one that `make bench-peers` installed.
+    A build with the feature `ort`, which is what its image takes for a model with an ONNX file. One
+    that opens ONNX Runtime when it starts is given that which `make bench-peers` installed.
     """
     command = [str(program), "--model-id", str(model), "--pooling", "mean"]
     command += ["--hostname", "127.0.0.1", "--port", "{port}"]
-    library = next(home.glob("environments/onnxruntime/**/libonnxruntime.so.*"), "")
-    variables = {"ORT_DYLIB_PATH": os.environ.get("ORT_DYLIB_PATH", str(library))}
+    variables = {}
+    library = next(home.glob("environments/onnxruntime/**/libonnxruntime.so.*"), None)
+    if library is not None and "ORT_DYLIB_PATH" not in os.environ:
+        variables["ORT_DYLIB_PATH"] = str(library)
     return Other(
         "text-embeddings-inference",
         "inputs",

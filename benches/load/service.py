@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 BENCHES = Path(__file__).parents[1]
 CORES = len(os.sched_getaffinity(0))
@@ -100,12 +99,12 @@ def running(
     log: Path,
     *,
     ready: str = "/ready",
-    variables: Mapping[str, str] = MappingProxyType({}),
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[Service]:
     """Runs a program with `{port}` replaced by a free port, until it is no longer needed."""
     port = free_port()
     command = [part.replace("{port}", str(port)) for part in command]
-    environment = os.environ | {"PYTHONPATH": str(BENCHES), **variables}
+    environment = os.environ | {"PYTHONPATH": str(BENCHES), **(variables or {})}
     started = time.perf_counter()
     with log.open("w") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)

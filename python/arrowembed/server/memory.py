@@ -14,7 +14,7 @@ _LARGE = 64 * 1024
 """From how many bytes on a block is the system's own and goes back to it at once."""
 _ARENAS = 2
 
-_CHOICES = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
+CHOICES = ("MALLOC_ARENA_MAX", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 """Environment variables by which operators choose for themselves."""
 
 
@@ -26,7 +26,7 @@ def keep_compact() -> None:
     and leave the cache all the time, holes between them then grew by tens of megabytes an hour
     (docs/operations/performance.md). Other allocators are left as they are.
     """
-    if sys.platform != "linux" or any(name in os.environ for name in _CHOICES):
+    if sys.platform != "linux" or any(name in os.environ for name in CHOICES):
         return
     try:
         mallopt = ctypes.CDLL(None).mallopt
