@@ -14,7 +14,7 @@ from arrowembed import Embedder, set_num_threads
 from arrowembed.options import Compute
 
 ROUNDS = 8
-COMPUTE: tuple[Compute, ...] = ("float32", "bfloat16", "int16", "int8")
+COMPUTE: tuple[Compute, ...] = ("float32", "float16", "bfloat16", "int16", "int8")
 
 
 def seconds(model: Embedder, texts: list[str]) -> float:

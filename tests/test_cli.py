@@ -187,11 +187,11 @@ def test_info(run):
 
 @pytest.mark.parametrize("command", ["info", "embed", "similarity", "search"])
 def test_compute(run, command):
-    assert "--compute [auto|float32|bfloat16|int16|int8]" in run(command, "--help").output
+    assert "--compute [auto|float32|float16|bfloat16|int16|int8]" in run(command, "--help").output
     assert json.loads(run("info", "--compute", "int8", "--json").output)["compute"] == "int8"
     wrong = run("info", "--compute", "int4")
     assert wrong.exit_code == 2
-    assert "'auto', 'float32', 'bfloat16', 'int16', 'int8'" in wrong.stderr
+    assert "'auto', 'float32', 'float16', 'bfloat16', 'int16', 'int8'" in wrong.stderr
 
 
 def test_pull_converts_and_keeps_a_model(run):

@@ -56,7 +56,7 @@ def test_batches_threads_and_order_change_nothing(bert_mean_folder, texts, compu
 def test_auto_is_lossless_to_the_eye(bert_mean_folder, texts, tmp_path):
     auto = Embedder(bert_mean_folder, compute="auto", cache_size=0)
     exact = Embedder(bert_mean_folder, cache_size=0)
-    assert auto.info()["compute"] in ("float32", "bfloat16", "int16")
+    assert auto.info()["compute"] in ("float32", "float16", "bfloat16", "int16")
     cosines = auto.similarity_pairwise(auto.encode(texts), exact.encode(texts))
     np.testing.assert_allclose(cosines, 1, atol=1e-4)
     # A model that has been made of integers is computed in them.
@@ -82,7 +82,7 @@ def test_it_is_part_of_a_pickle(bert_mean_folder, texts):
 
 
 def test_what_is_not_allowed(bert_mean_folder):
-    with pytest.raises(InvalidArgumentError, match="auto, float32, bfloat16, int16, int8"):
+    with pytest.raises(InvalidArgumentError, match="auto, float32, float16, bfloat16, int16, int8"):
         Embedder(bert_mean_folder, compute="int4")
     with pytest.raises(InvalidArgumentError, match=r"candle.*allows auto and float32"):
         Embedder(bert_mean_folder, compute="int16", device="candle")

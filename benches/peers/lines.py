@@ -39,6 +39,8 @@ def gguf(kind: str) -> str:
 
 LINES = (
     Line(OWN, OWN, "arrow", "float32", "float16 weights"),
+    Line("arrowembed float16", OWN, "arrow", "float16",
+         "half precision, where the processor has it", {"compute": "float16"}),
     Line("arrowembed bfloat16", OWN, "arrow", "bfloat16", "AMX tiles, where the processor has them",
          {"compute": "bfloat16"}),
     Line("arrowembed int16", OWN, "arrow", "int16", "12 bits", {"compute": "int16"}),

@@ -60,7 +60,7 @@ class EngineInfo(TypedDict):
     device: str
     isa: str
     """Instruction set of the kernels: scalar, avx2, avxvnni, avx512, amx or neon."""
-    compute: Literal["float32", "bfloat16", "int16", "int8"]
+    compute: Literal["float32", "float16", "bfloat16", "int16", "int8"]
     """In which numbers matrices are multiplied."""
     num_threads: int
     hidden_size: int
@@ -107,7 +107,7 @@ class ModelConfig:
         path: str,
         *,
         device: str = "cpu",
-        compute: Literal["auto", "float32", "bfloat16", "int16", "int8"] | None = None,
+        compute: Literal["auto", "float32", "float16", "bfloat16", "int16", "int8"] | None = None,
         cache_entries: int | None = ...,  # 10_000
         cache_bytes: int | None = None,
         cache_dir: str | None = None,

@@ -52,11 +52,12 @@ class Embedder:
         name_or_path: Name of a model ("all-MiniLM-L6-v2", "organisation/model"), or path of a
             model folder or file. `arrowembed.models` says where names are looked up.
         device: "cpu", or a candle device of this build such as "cuda:0" or "metal".
-        compute: In which numbers matrices are multiplied. "float32"; "bfloat16", 8 bits in
-            tiles where the processor has AMX and in float32 elsewhere, or "int16", integers of
-            12 bits: both lose next to nothing; "int8", fastest and smallest, with a loss that
-            can be measured; or "auto", of the former two the one that is faster than float32 on
-            this processor, if the weights are floating-point numbers. None takes what the model
+        compute: In which numbers matrices are multiplied. "float32"; "float16", half precision
+            where the processor has AVX-512 FP16, "bfloat16", 8 bits in tiles where it has AMX,
+            both in float32 elsewhere, or "int16", integers of 12 bits: all three lose next to
+            nothing; "int8", fastest and smallest, with a loss that can be measured; or "auto",
+            of the former three the one that is fastest on this processor, if the weights are
+            floating-point numbers. None takes what the model
             is stored in. Where that is something else, the model is made anew once and kept in
             the cache. Devices other than "cpu" compute in float32.
         cache_size: Number of vectors kept for texts that come again; 0 turns the cache off, None

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from arrowembed._core import CacheInfo
 
-Compute: TypeAlias = Literal["auto", "float32", "bfloat16", "int16", "int8"]
+Compute: TypeAlias = Literal["auto", "float32", "float16", "bfloat16", "int16", "int8"]
 Pooling: TypeAlias = Literal["mean", "cls", "max", "mean_sqrt", "last", "none"]
 Normalize: TypeAlias = Literal["none", "l2", "max_abs"] | float
 Precision: TypeAlias = Literal["float32", "float16", "int8", "uint8", "binary", "ubinary"]

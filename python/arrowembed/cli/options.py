@@ -19,7 +19,7 @@ DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
 compute_option = click.option(
     "--compute",
-    type=click.Choice(["auto", "float32", "bfloat16", "int16", "int8"]),
+    type=click.Choice(["auto", "float32", "float16", "bfloat16", "int16", "int8"]),
     help="Numbers to compute in.  [default: those that the model is stored in]",
 )
 

@@ -19,11 +19,14 @@ use crate::weights::DType;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Compute {
     /// The fastest on this machine whose loss is invisible: [`BFloat16`](Self::BFloat16) on AMX,
-    /// [`Int16`](Self::Int16) where that is faster than float32, for a model of floating-point weights on the
+    /// [`Float16`](Self::Float16) on AVX-512 FP16, [`Int16`](Self::Int16) where that is faster than float32, for a model of floating-point weights on the
     /// CPU; else as the model is stored.
     Auto,
     /// float32, from weights of any dtype.
     Float32,
+    /// Weights of 11 bits precision. Processors with AVX-512 FP16 round what they are multiplied with too, and the
+    /// sums of 64 products, and are up to twice as fast; others compute in float32, those with AMX too.
+    Float16,
     /// Weights of 8 bits precision. Processors with AMX round what they are multiplied with too, and
     /// are twice as fast; others compute in float32.
     BFloat16,
@@ -34,20 +37,28 @@ pub enum Compute {
 }
 
 impl Compute {
-    const ALL: [Self; 5] = [Self::Auto, Self::Float32, Self::BFloat16, Self::Int16, Self::Int8];
+    const ALL: [Self; 6] = [
+        Self::Auto,
+        Self::Float32,
+        Self::Float16,
+        Self::BFloat16,
+        Self::Int16,
+        Self::Int8,
+    ];
 
     /// The name used in arguments.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
             Self::Float32 => "float32",
+            Self::Float16 => "float16",
             Self::BFloat16 => "bfloat16",
             Self::Int16 => "int16",
             Self::Int8 => "int8",
         }
     }
 
-    /// What the CPU kernels compute in with matrices of that dtype.
+    /// What the CPU kernels compute in with matrices of that dtype, unless they are asked for something else.
     pub(crate) const fn of(dtype: DType) -> Self {
         match dtype {
             DType::Float32 | DType::Float16 => Self::Float32,
@@ -57,18 +68,26 @@ impl Compute {
         }
     }
 
-    /// The dtype that a model must be stored in to be computed so; `None` is the one that it has.
-    pub(crate) fn dtype_for(self, stored: Self) -> Option<DType> {
-        match self {
-            _ if self == stored => None,
-            Self::Auto if stored != Self::Float32 => None,
-            Self::Auto => Isa::chosen().preferred(),
-            Self::BFloat16 => Some(DType::BFloat16),
-            Self::Int16 => Some(DType::Int16),
-            Self::Int8 => Some(DType::Int8),
-            // Its rounding is far below that of the coarser numbers which the model is made from.
-            Self::Float32 => Some(DType::Float16),
+    /// What a model whose matrices are stored in that dtype is computed in; never [`Auto`](Self::Auto).
+    pub(crate) fn chosen(self, stored: DType) -> Self {
+        match (self, Self::of(stored)) {
+            (Self::Auto, Self::Float32) => Isa::chosen().preferred(),
+            (Self::Auto, coarser) => coarser,
+            (chosen, _) => chosen,
         }
+    }
+
+    /// The dtype that its matrices must have to be computed so; `None` is the one that they have.
+    pub(crate) fn dtype_for(self, stored: DType) -> Option<DType> {
+        let needed = match self.chosen(stored) {
+            Self::Auto | Self::Float32 if stored == DType::Float32 => stored,
+            // Its rounding is far below that of the coarser numbers which the model is made from.
+            Self::Auto | Self::Float32 | Self::Float16 => DType::Float16,
+            Self::BFloat16 => DType::BFloat16,
+            Self::Int16 => DType::Int16,
+            Self::Int8 => DType::Int8,
+        };
+        (needed != stored).then_some(needed)
     }
 
     /// What the weights on a device have to be made for; `None` takes them as they are.
@@ -80,7 +99,7 @@ impl Compute {
             _ if device == "cpu" => Ok(Some(self)),
             // Other devices get float32 numbers from weights of any dtype.
             Self::Auto | Self::Float32 => Ok(None),
-            Self::BFloat16 | Self::Int16 | Self::Int8 => Err(Error::argument(
+            Self::Float16 | Self::BFloat16 | Self::Int16 | Self::Int8 => Err(Error::argument(
                 "compute",
                 format!(
                     "is {self}; device {device:?} allows auto and float32, only cpu the others"
@@ -113,25 +132,42 @@ mod tests {
 
     #[test]
     fn only_what_differs_from_the_stored_form_is_made_anew() {
-        let [_, float32, bfloat16, int16, int8] = Compute::ALL;
-        for compute in [float32, bfloat16, int16, int8] {
-            assert_eq!(compute.dtype_for(compute), None);
+        use DType::{BFloat16, Float16, Float32, Int8, Int16};
+        let chosen = |compute: Compute, stored| (compute.chosen(stored), compute.dtype_for(stored));
+        for stored in [Float32, Float16, BFloat16, Int16, Int8] {
+            let compute = Compute::of(stored);
+            assert_eq!(chosen(compute, stored), (compute, None));
+            let other = (stored != Float16).then_some(Float16);
+            assert_eq!(chosen(Compute::Float16, stored), (Compute::Float16, other));
+        }
+        for stored in [BFloat16, Int16, Int8] {
+            assert_eq!(chosen(Compute::Float32, stored), (Compute::Float32, Some(Float16)));
+            assert_eq!(chosen(Compute::Auto, stored), (Compute::of(stored), None));
+        }
+        for stored in [Float32, Float16] {
+            let preferred = Isa::chosen().preferred();
+            assert_eq!(
+                chosen(Compute::Auto, stored),
+                (preferred, preferred.dtype_for(stored))
+            );
+            assert_ne!(preferred, Compute::Auto);
+        }
+        assert_eq!(Compute::Int16.dtype_for(Float32), Some(Int16));
+        assert_eq!(Compute::Int8.dtype_for(Int16), Some(Int8));
+        assert_eq!(Compute::BFloat16.dtype_for(Float16), Some(BFloat16));
+    }
+
+    #[test]
+    fn every_name_is_understood() {
+        for compute in Compute::ALL {
             assert_eq!(compute.name().parse::<Compute>().unwrap(), compute);
         }
-        for stored in [bfloat16, int16, int8] {
-            assert_eq!(float32.dtype_for(stored), Some(DType::Float16));
-            assert_eq!(Compute::Auto.dtype_for(stored), None);
-        }
-        assert_eq!(int16.dtype_for(float32), Some(DType::Int16));
-        assert_eq!(int8.dtype_for(int16), Some(DType::Int8));
-        assert_eq!(bfloat16.dtype_for(float32), Some(DType::BFloat16));
-        assert_eq!(Compute::Auto.dtype_for(float32), Isa::chosen().preferred());
     }
 
     #[test]
     fn wrong_names_and_devices_are_told_what_is_allowed() {
         let error = "int4".parse::<Compute>().unwrap_err().to_string();
-        assert_eq!(error, "compute: is \"int4\", allowed are auto, float32, bfloat16, int16, int8");
+        assert_eq!(error, "compute: is \"int4\", allowed are auto, float32, float16, bfloat16, int16, int8");
         let error = Compute::Int8.on_device("cuda:1").unwrap_err().to_string();
         assert!(error.starts_with("compute: is int8; device \"cuda:1\" allows auto"), "{error}");
         assert_eq!(Compute::Auto.on_device("cuda").unwrap(), None);

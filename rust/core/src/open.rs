@@ -64,7 +64,8 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<OpenModel> {
     let SourceModel { metadata, weights, files, .. } = model;
     // Blocks of integers have lost more already than any arithmetic would add, and are the smallest form.
     let compute = options.compute.filter(|&c| c != Compute::Auto || !weights.quantized());
-    let mut dtype = compute.and_then(|compute| compute.dtype_for(weights.compute()));
+    let stored = weights.dtype();
+    let mut dtype = compute.and_then(|compute| compute.dtype_for(stored));
     let weights = match weights {
         // Kernels expand its rows where they are mapped.
         Weights::Gguf(model) if dtype.is_none() => {
@@ -98,7 +99,7 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<OpenModel> {
         metadata,
         tokenizer,
         weights_bytes: weights.payload_bytes(),
-        compute: weights.compute(),
+        compute: compute.map_or(Compute::of(stored), |compute| compute.chosen(stored)),
         weights: Arc::new(weights),
         path: path.unwrap_or_default(),
     })
@@ -132,12 +133,12 @@ impl Weights {
         }
     }
 
-    /// What the CPU kernels compute in with these weights, once they are packed.
-    fn compute(&self) -> Compute {
+    /// What the matrices are stored in, as far as it matters for what they are computed in.
+    fn dtype(&self) -> DType {
         match self {
-            Self::Arrow(file) => file.compute(),
-            Self::Parquet(file) => file.compute(),
-            Self::Safetensors(_) | Self::Gguf(_) => Compute::Float32,
+            Self::Arrow(file) => file.dtype(),
+            Self::Parquet(file) => file.dtype(),
+            Self::Safetensors(_) | Self::Gguf(_) => DType::Float32,
         }
     }
 

@@ -23,8 +23,7 @@ use super::embedded::Embedded;
 use super::ipc;
 use super::map::{InFile, MappedFile};
 use super::table::{Columns, DATA, Row, Rows, schema};
-use super::{Layout, Tensor, TensorSource};
-use crate::compute::Compute;
+use super::{DType, Layout, Tensor, TensorSource};
 use crate::error::{Error, Result};
 
 /// A model file whose tensors share the mapped memory.
@@ -99,9 +98,9 @@ impl ArrowFile {
         self.embedded.verify(&self.path, self, progress)
     }
 
-    /// What the CPU kernels compute in with these weights, once they are packed.
-    pub(crate) fn compute(&self) -> Compute {
-        self.rows.compute()
+    /// See [`Rows::dtype`].
+    pub(crate) fn dtype(&self) -> DType {
+        self.rows.dtype()
     }
 
     /// The copy of `metadata.json`.

@@ -16,8 +16,7 @@ use arrow_array::{Array, RecordBatch};
 use super::embedded::Embedded;
 use super::map::open_regular;
 use super::table::{Columns, DATA, Rows, schema};
-use super::{Tensor, TensorSource};
-use crate::compute::Compute;
+use super::{DType, Tensor, TensorSource};
 use crate::error::{Error, Result};
 
 /// A model file in Parquet.
@@ -71,9 +70,9 @@ impl ParquetFile {
         Ok(this)
     }
 
-    /// What the CPU kernels compute in with these weights, once they are packed.
-    pub(crate) fn compute(&self) -> Compute {
-        self.rows.compute()
+    /// See [`Rows::dtype`].
+    pub(crate) fn dtype(&self) -> DType {
+        self.rows.dtype()
     }
 
     /// The copy of `metadata.json`.

@@ -15,7 +15,6 @@ use arrow_schema::{ArrowError, DataType, Field, Schema};
 
 use super::panels::BLOCK;
 use super::{DType, Layout, Tensor, scale_name, sum_name};
-use crate::compute::Compute;
 use crate::error::{Error, Result};
 
 /// Position of the `data` column.
@@ -234,14 +233,17 @@ impl Rows {
         self.iter().map(|row| row.name.as_str()).collect()
     }
 
-    /// What the CPU kernels compute in with these tensors: the matrices decide, where they are in panels.
-    pub(crate) fn compute(&self) -> Compute {
+    /// What the tensors are stored in: the matrices decide, where they are in panels, and of several dtypes one that
+    /// is no float, else float32.
+    pub(crate) fn dtype(&self) -> DType {
         let packed = self.iter().any(|row| row.layout.group().is_some());
-        self.iter()
-            .filter(|row| !packed || row.layout.group().is_some())
-            .map(|row| Compute::of(row.dtype))
-            .find(|&compute| compute != Compute::Float32)
-            .unwrap_or(Compute::Float32)
+        let dtypes = || {
+            let rows = self.iter().filter(|row| !packed || row.layout.group().is_some());
+            rows.map(|row| row.dtype)
+        };
+        let coarser = dtypes().find(|dtype| !matches!(dtype, DType::Float32 | DType::Float16));
+        let float16 = dtypes().all(|dtype| dtype == DType::Float16);
+        coarser.unwrap_or(if float16 { DType::Float16 } else { DType::Float32 })
     }
 
     /// Checks that tensors of integers have what belongs to them.

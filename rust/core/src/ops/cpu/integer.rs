@@ -213,7 +213,8 @@ pub(super) fn matmul<S: Simd, W: Element>(
     inputs.quantize::<S, W>(simd, a);
     let blocks = inputs.blocks;
     let mut padded = [[0.0; MAX_COLUMNS]; 2];
-    for (column, group) in tiling::groups(out.columns.clone(), tiling::panels::<S>(a.count)) {
+    let widest = tiling::panels(S::TILES, a.count);
+    for (column, group) in tiling::groups(out.columns.clone(), widest, LANES) {
         let panel_len = weight.panel_len();
         let panels = &weight.data[column / LANES * panel_len..];
         let columns = (out.columns.end - column).min(group * LANES);
@@ -223,7 +224,7 @@ pub(super) fn matmul<S: Simd, W: Element>(
             let following =
                 if first + BLOCK < a.width { (first + BLOCK) * LANES } else { group * panel_len };
             let next = Next::new(panels, following, panel_len, group, BLOCK * LANES);
-            let row_blocks = tiling::row_blocks::<S>(a.count, group);
+            let row_blocks = tiling::row_blocks(S::TILES, a.count, group);
             for (i, rows) in row_blocks.clone().enumerate() {
                 let row = rows.start;
                 let mut part = out.part(rows.clone(), column, columns);
@@ -345,7 +346,7 @@ impl<S: Simd, W: Element> Kernel<S> for Tile<W> {
     #[inline(always)]
     unsafe fn run(&self, simd: S) {
         // SAFETY: as this function's.
-        unsafe { pick_tile!(self.multiply::<S>(simd)) }
+        unsafe { pick_tile!(S::TILES, self.multiply(simd)) }
     }
 }
 
@@ -355,7 +356,7 @@ impl<W: Element> Tile<W> {
     // As in the product of floats: nothing but arithmetic in loops over constant ranges.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
-    unsafe fn multiply<S: Simd, const R: usize, const P: usize>(&self, simd: S) {
+    unsafe fn multiply<const R: usize, const P: usize>(&self, simd: impl Simd) {
         let mut sums = [[simd.splat_int(0); P]; R];
         let mut rows = RowPointers::<_, R>::new(self.a, self.a_stride);
         let mut ahead = self.ahead;

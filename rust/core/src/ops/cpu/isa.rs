@@ -11,7 +11,7 @@ use super::scalar::Scalar;
 use super::simd::Simd;
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
-use crate::weights::DType;
+use crate::compute::Compute;
 
 /// Environment variable that asks for an instruction set by name, for measurements and tests.
 const VARIABLE: &str = "ARROWEMBED_ISA";
@@ -42,6 +42,7 @@ impl Isa {
             all.extend(avx2.and_then(Avx2::with_vnni).map(Self::AvxVnni));
             let avx512 = Avx512::detect();
             all.extend(avx512.map(Self::Avx512));
+            all.extend(avx512.and_then(Avx512::with_halves).map(Self::Avx512));
             all.extend(avx512.and_then(Avx512::with_amx).map(Self::Avx512));
         }
         #[cfg(target_arch = "aarch64")]
@@ -74,19 +75,19 @@ impl Isa {
         })
     }
 
-    /// What matrices of floats are worth being rounded to; `None` where nothing gains enough. By the
-    /// measurements in docs/architecture/performance.md ("Other arithmetic"), int16 is 1.2 times as fast as
-    /// float32 and more, bfloat16 with AMX twice. NEON is not measured; it needs four instructions for
-    /// eight products of int16, two with float32.
-    pub(crate) fn preferred(self) -> Option<DType> {
+    /// What matrices of floats are best computed in. By the measurements in docs/architecture/performance.md
+    /// ("Other arithmetic"), int16 is 1.2 times as fast as float32 and more, bfloat16 with AMX twice. NEON is not
+    /// measured; it needs four instructions for eight products of int16, two with float32.
+    pub(crate) fn preferred(self) -> Compute {
         match self.name() {
-            "amx" => Some(DType::BFloat16),
-            "neon" => None,
-            _ => Some(DType::Int16),
+            "amx" => Compute::BFloat16,
+            "avx512fp16" => Compute::Float16,
+            "neon" => Compute::Float32,
+            _ => Compute::Int16,
         }
     }
 
-    /// `scalar`, `avx2`, `avxvnni`, `avx512`, `amx` or `neon`.
+    /// `scalar`, `avx2`, `avxvnni`, `avx512`, `avx512fp16`, `amx` or `neon`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Scalar(_) => "scalar",
@@ -96,6 +97,8 @@ impl Isa {
             Self::AvxVnni(_) => "avxvnni",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(simd) if simd.amx().is_some() => "amx",
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(simd) if simd.halves().is_some() => "avx512fp16",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => "avx512",
             #[cfg(target_arch = "aarch64")]

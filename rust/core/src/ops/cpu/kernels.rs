@@ -11,6 +11,8 @@ pub(super) use super::attention::AttentionJob;
 use super::attention::{self, attention as attention_in_floats};
 #[cfg(test)]
 pub(super) use super::expand::expand;
+#[cfg(target_arch = "x86_64")]
+use super::halves;
 use super::integer::{self, Quantized};
 use super::math::activate;
 use super::matmul::{Finish, Panels, matmul};
@@ -43,6 +45,9 @@ pub(super) struct LinearJob<'a> {
     pub(super) out_features: usize,
     pub(super) bias: Option<&'a [f32]>,
     pub(super) then: Then<'a>,
+    /// Whether weights of float16 may be multiplied in half precision.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only AVX-512 has that"))]
+    pub(super) halves: bool,
 }
 
 /// Memory that a product needs beside its input and output.
@@ -51,6 +56,8 @@ pub(super) struct LinearScratch {
     inputs: integer::Inputs,
     #[cfg(target_arch = "x86_64")]
     pub(super) tiles: amx::tiles::Scratch,
+    #[cfg(target_arch = "x86_64")]
+    halves: halves::Scratch,
 }
 
 /// What happens after the bias.
@@ -92,6 +99,11 @@ pub(super) fn linear<S: Simd>(
             if let Some(proof) = simd.amx() {
                 let scratch = &mut scratch.tiles;
                 return amx::floats::matmul(simd, proof, x, weight, &mut out, job, scratch);
+            }
+            #[cfg(target_arch = "x86_64")]
+            if let Some(proof) = simd.halves().filter(|_| job.halves) {
+                let scratch = &mut scratch.halves;
+                return halves::matmul(simd, proof, x, weight, &mut out, job, scratch);
             }
             matmul(simd, x, weight, &mut out, job);
         }

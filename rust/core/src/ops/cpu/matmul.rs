@@ -148,12 +148,12 @@ pub(super) fn matmul<S: Simd, W: Weight>(
     finish: &impl Finish<S>,
 ) {
     expect_shapes(a, [weight.out_features, weight.in_features], out);
-    let widest = tiling::panels::<S>(a.count);
+    let widest = tiling::panels(S::TILES, a.count);
     let convert = W::CONVERTED && a.count > MOST_CONVERSIONS * S::TILES[widest - 1];
     let block = if convert { CONVERTED_BLOCK.min(CONVERTED / widest) } else { K_BLOCK };
     let mut floats = Floats::ZERO;
     let end = out.columns.end;
-    for (column, group) in tiling::groups(out.columns.clone(), widest) {
+    for (column, group) in tiling::groups(out.columns.clone(), widest, LANES) {
         let panels = &weight.data[column / LANES * weight.panel_len()..];
         let columns = (end - column).min(group * LANES);
         for k in (0..a.width).step_by(block) {
@@ -223,7 +223,7 @@ impl Part {
         let &Self { column, columns, group, k, steps, next } = self;
         let needed = (group - 1) * stride + steps.next_multiple_of(W::GROUP) * LANES;
         assert!(needed <= panels.len(), "panels");
-        let row_blocks = tiling::row_blocks::<S>(a.count, group);
+        let row_blocks = tiling::row_blocks(S::TILES, a.count, group);
         for (i, block) in row_blocks.clone().enumerate() {
             let (row, rows) = (block.start, block.len());
             let mut out = out.part(block, column, columns);
@@ -267,14 +267,14 @@ impl RowsMut<'_> {
             return write(to, stride);
         }
         let mut padded = [0.0; MAX_TILE];
-        self.copy_to(simd, &mut padded);
+        self.copy_to(simd, &mut padded, MAX_COLUMNS);
         write(padded.as_mut_ptr(), MAX_COLUMNS);
-        self.copy_from(simd, &padded);
+        self.copy_from(simd, &padded, MAX_COLUMNS);
     }
 
     #[inline(always)]
-    fn copy_to<S: Simd>(&self, simd: S, padded: &mut [f32; MAX_TILE]) {
-        for (r, padded) in padded.chunks_exact_mut(MAX_COLUMNS).take(self.count).enumerate() {
+    pub(super) fn copy_to<S: Simd>(&self, simd: S, padded: &mut [f32], stride: usize) {
+        for (r, padded) in padded.chunks_exact_mut(stride).take(self.count).enumerate() {
             for c in (0..self.width).step_by(LANES) {
                 let v = self.load(simd, r, c, (self.width - c).min(LANES));
                 // SAFETY: a row of `padded` holds the widest tile.
@@ -284,8 +284,8 @@ impl RowsMut<'_> {
     }
 
     #[inline(always)]
-    fn copy_from<S: Simd>(&mut self, simd: S, padded: &[f32; MAX_TILE]) {
-        for (r, padded) in padded.chunks_exact(MAX_COLUMNS).take(self.count).enumerate() {
+    pub(super) fn copy_from<S: Simd>(&mut self, simd: S, padded: &[f32], stride: usize) {
+        for (r, padded) in padded.chunks_exact(stride).take(self.count).enumerate() {
             for c in (0..self.width).step_by(LANES) {
                 // SAFETY: a row of `padded` holds the widest tile.
                 let v = unsafe { simd.load(padded[c..c + LANES].as_ptr()) };
@@ -314,6 +314,12 @@ impl RowsMut<'_> {
     }
 }
 
+/// Whether registers are many.
+#[inline(always)]
+fn has_wide_tiles<S: Simd>(_: S) -> bool {
+    S::TILES.len() > 1
+}
+
 /// One tile's part of a block of k: where its inputs, weights and outputs are.
 struct Tile<W> {
     rows: usize,
@@ -340,7 +346,7 @@ impl<S: Simd, W: Weight> Kernel<S> for Tile<W> {
     #[inline(always)]
     unsafe fn run(&self, simd: S) {
         // SAFETY: as this function's.
-        unsafe { pick_tile!(self.multiply::<S>(simd)) }
+        unsafe { pick_tile!(S::TILES, self.multiply(simd)) }
     }
 }
 
@@ -351,7 +357,7 @@ impl<W: Weight> Tile<W> {
     // keeps `sums` in registers. A branch or an iterator in here sends them through memory.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
-    unsafe fn multiply<S: Simd, const R: usize, const P: usize>(&self, simd: S) {
+    unsafe fn multiply<const R: usize, const P: usize>(&self, simd: impl Simd) {
         let mut sums = [[simd.splat(0.0); P]; R];
         if !self.first {
             for r in 0..R {
@@ -365,7 +371,7 @@ impl<W: Weight> Tile<W> {
         let mut rows = RowPointers::<_, R>::new(self.a, self.a_stride);
         let mut ahead = self.ahead;
         let mut step = 0;
-        while S::TILES.len() > 1 && step + AT_ONCE <= self.steps {
+        while has_wide_tiles(simd) && step + AT_ONCE <= self.steps {
             simd.prefetch_for_later(ahead);
             ahead = ahead.wrapping_add(LINE);
             for i in 0..AT_ONCE {

@@ -80,6 +80,7 @@ impl Product {
             out_features,
             bias: None,
             then: Then::Nothing,
+            halves: true,
         };
         let rows = self.x.len() / in_features;
         let out = RowsMut::new(&mut self.out, rows, out_features, out_features);

@@ -3,7 +3,8 @@
 //! [`load`] takes slices of the map; [`isa`] chooses the instruction set; [`kernels`] are the
 //! operations on whole tensors, over [`matmul`], [`attention`], [`rows`] and [`math`], all written
 //! once over [`simd`]; [`scan`] multiplies queries with stored vectors; [`team`] puts one text on several threads. `x86`, `neon`
-//! and [`scalar`] are the instruction sets; `amx` computes products and attention on tiles.
+//! and [`scalar`] are the instruction sets; `amx` computes products and attention on tiles, `halves` products in half
+//! precision.
 // A kernel is compiled for an instruction set only where it is inlined into that set's entry point.
 #![allow(clippy::inline_always)]
 
@@ -11,6 +12,8 @@
 mod amx;
 mod attention;
 mod expand;
+#[cfg(target_arch = "x86_64")]
+mod halves;
 mod integer;
 mod isa;
 mod kernels;
@@ -81,8 +84,8 @@ pub(crate) struct Context {
     isa: Isa,
     pool: scratch::Pool,
     attention: RefCell<AttentionScratch>,
-    /// Whether attention may round what it multiplies.
-    rounded: Cell<bool>,
+    /// What the forward passes compute in.
+    compute: Cell<Compute>,
     linear: RefCell<LinearScratch>,
     /// While this thread computes a share of a batch.
     part: RefCell<Option<Part>>,
@@ -94,15 +97,15 @@ impl Context {
             isa,
             pool: scratch::Pool::default(),
             attention: RefCell::default(),
-            rounded: Cell::default(),
+            compute: Cell::new(Compute::Float32),
             linear: RefCell::default(),
             part: RefCell::default(),
         }
     }
 
-    /// Attention of the next forward passes is computed as exactly as that.
+    /// The next forward passes are computed as exactly as that.
     pub(crate) fn set_compute(&self, compute: Compute) {
-        self.rounded.set(matches!(compute, Compute::BFloat16 | Compute::Int8));
+        self.compute.set(compute);
     }
 
     /// Runs a forward pass as a member of a team. Only where members may `divide_rows` do they multiply with
@@ -194,7 +197,7 @@ impl Context {
                 scale: of.layer.scale,
                 mask: of.layer.mask,
                 biases: biases.as_deref(),
-                rounded: self.rounded.get(),
+                rounded: matches!(self.compute.get(), Compute::BFloat16 | Compute::Int8),
             };
             // All heads, or of a long sequence those that share keys and values.
             let long = bounds[1] - bounds[0] > ROWS_IN_ONE_GO;
@@ -363,6 +366,7 @@ impl Ops<Cpu> for Context {
                 out_features: weight.out_features,
                 bias: weight.bias(),
                 then: then.rows(rows.clone(), columns),
+                halves: self.compute.get() == Compute::Float16,
             };
             let out = whole.part(rows, 0, columns).only(share.clone());
             isa::linear(self.isa, &job, out, &mut self.linear.borrow_mut());

@@ -37,6 +37,13 @@ pub(super) trait Simd: Copy {
         None
     }
 
+    /// Products in half precision, where the processor has them and they are the fastest.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn halves(self) -> Option<super::halves::Halves> {
+        None
+    }
+
     /// Calls a kernel that is compiled for these instructions.
     ///
     /// # Safety

@@ -149,10 +149,10 @@ pub(super) fn matmul<S: Simd>(
     let mut rows = Chunk::ZERO;
     let mut panels = Panels::ZERO;
     let (span, end) = (span(a.count), out.columns.end);
-    let widest = tiling::panels::<S>(a.count).min(MAX_PANELS);
+    let widest = tiling::panels(S::TILES, a.count).min(MAX_PANELS);
     for first in (0..a.width).step_by(span) {
         let last = a.width.min(first + span);
-        for (column, group) in tiling::groups(out.columns.clone(), widest) {
+        for (column, group) in tiling::groups(out.columns.clone(), widest, LANES) {
             let columns = (end - column).min(group * LANES);
             for k in (first..last).step_by(CHUNK) {
                 let steps = (last - k).min(CHUNK);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 #[cfg(unix)]
 use arrow_buffer::Buffer;
-use half::bf16;
+use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::isa::{self, Isa};
@@ -106,6 +106,21 @@ fn rounded(x: &[f32], width: usize, dtype: DType, isa: Isa) -> Vec<f64> {
     x.chunks(width).flat_map(|row| row.chunks(BLOCK).flat_map(round)).collect()
 }
 
+/// A row of inputs times a row of weights in half precision, step by step: sums of 64 products are rounded to half
+/// precision after each, and inputs to at most 2 by a power of two before.
+fn product_in_halves(x: &[f32], weights: &[f64]) -> f64 {
+    let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
+    let scale = if largest == 0.0 { 1.0 } else { f64::from(largest).log2().floor().exp2() };
+    let chunk = |(x, weights): (&[f32], &[f64])| {
+        let add = |sum: f16, (&x, &weight): (&f32, &f64)| {
+            let x = f16::from_f64(f64::from(x) / scale).to_f64();
+            f16::from_f64(sum.to_f64() + x * weight)
+        };
+        x.iter().zip(weights).fold(f16::ZERO, add).to_f64() * scale
+    };
+    x.chunks(64).zip(weights.chunks(64)).map(chunk).sum()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -129,7 +144,7 @@ proptest! {
             5 => (Then::Multiply(&other), None),
             _ => (Then::Activate(Activation::Silu), Some(&bias)),
         };
-        for dtype in DTYPES {
+        for (dtype, halves) in DTYPES.map(|dtype| (dtype, false)).into_iter().chain([(DType::Float16, true)]) {
             let (matrix, values) = matrix(numbers(seed + 4, out * width), width, dtype);
             let job = LinearJob {
                 x: &x,
@@ -138,14 +153,18 @@ proptest! {
                 out_features: out,
                 bias: bias.map(Vec::as_slice),
                 then,
+                halves,
             };
             for isa in Isa::available() {
                 let inputs = rounded(&x, width, dtype, isa);
                 let expected: Vec<f64> = (0..rows * out).map(|i| {
                     let (r, o) = (i / out, i % out);
-                    let product: f64 = (0..width)
-                        .map(|k| inputs[r * width + k] * values[o * width + k])
-                        .sum();
+                    let weights = &values[o * width..][..width];
+                    let product: f64 = if halves && isa.name() == "avx512fp16" {
+                        product_in_halves(&x[r * width..][..width], weights)
+                    } else {
+                        inputs[r * width..].iter().zip(weights).map(|(x, weight)| x * weight).sum()
+                    };
                     let sum = product + bias.map_or(0.0, |bias| f64::from(bias[o]));
                     match then {
                         Then::Nothing => sum,
@@ -353,6 +372,7 @@ fn activated(isa: Isa, kind: Activation, x: &[f32]) -> Vec<f32> {
         out_features: 1,
         bias: None,
         then: Then::Activate(kind),
+        halves: false,
     };
     let mut out = vec![0.0; x.len()];
     let view = RowsMut::new(&mut out, x.len(), 1, 1);
@@ -373,6 +393,56 @@ fn activations_are_exact_to_a_millionth() {
                 let difference = (f64::from(found) - expected).abs();
                 assert!(difference <= tolerance, "{} {kind:?}({x}) = {found}", isa.name());
             }
+        }
+    }
+}
+
+/// Rows times a matrix in half precision, where the processor has that.
+fn multiplied_in_halves(isa: Isa, matrix: &load::Linear, x: &[f32]) -> Vec<f32> {
+    let (in_features, out_features) = (matrix.in_features, matrix.out_features);
+    let job = LinearJob {
+        x,
+        weight: matrix.weights(),
+        in_features,
+        out_features,
+        bias: None,
+        then: Then::Nothing,
+        halves: true,
+    };
+    let rows = x.len() / in_features;
+    let mut out = vec![f32::NAN; rows * out_features];
+    let view = RowsMut::new(&mut out, rows, out_features, out_features);
+    isa::linear(isa, &job, view, &mut LinearScratch::default());
+    out
+}
+
+#[test]
+fn half_precision_has_no_small_and_no_large_rows() {
+    let (rows, width, out) = (5, 300, 40);
+    let x = numbers(1, rows * width);
+    let (matrix, _) = matrix(numbers(2, out * width), width, DType::Float16);
+    for isa in Isa::available() {
+        let plain = multiplied_in_halves(isa, &matrix, &x);
+        for factor in [2.0_f32.powi(-80), 2.0_f32.powi(-20), 2.0_f32.powi(80)] {
+            let scaled: Vec<f32> = x.iter().map(|x| x * factor).collect();
+            let expected: Vec<f32> = plain.iter().map(|x| x * factor).collect();
+            assert_eq!(multiplied_in_halves(isa, &matrix, &scaled), expected, "{}", isa.name());
+        }
+    }
+}
+
+#[test]
+fn what_is_no_number_stays_so_in_half_precision_and_in_its_row() {
+    let (width, out) = (100, 40);
+    let (matrix, _) = matrix(numbers(2, out * width), width, DType::Float16);
+    for isa in Isa::available() {
+        for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = vec![0.0; 3 * width];
+            x[width + 70] = wrong;
+            let found = multiplied_in_halves(isa, &matrix, &x);
+            assert!(found[out..2 * out].iter().all(|x| !x.is_finite()), "{}", isa.name());
+            let others = found[..out].iter().chain(&found[2 * out..]);
+            assert!(others.into_iter().all(|&x| x == 0.0), "{}", isa.name());
         }
     }
 }

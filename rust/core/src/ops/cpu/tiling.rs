@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::simd::{LANES, Simd};
+use super::simd::LANES;
 
 /// Panels of the widest tile of all instruction sets.
 const MAX_PANELS: usize = 3;
@@ -15,65 +15,63 @@ pub(super) const MAX_TILE: usize = MAX_ROWS * MAX_COLUMNS;
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
 
-/// Panels of the tiles for so many rows of inputs: those of the widest, unless a narrower one takes all rows
+/// Panels of the tiles for so many rows of inputs, of `tiles` as [`super::simd::Simd::TILES`]: those of the widest, unless a narrower one takes all rows
 /// at once, so that no weights are loaded twice.
 #[inline(always)]
-pub(super) fn panels<S: Simd>(rows: usize) -> usize {
-    const {
-        assert!(S::TILES.len() <= MAX_PANELS);
-        let mut i = 0;
-        while i < S::TILES.len() {
-            assert!(S::TILES[i] <= MAX_ROWS);
-            i += 1;
-        }
-    }
-    let widest = S::TILES.len();
-    let at_once = (1..=widest).rev().find(|&panels| rows <= S::TILES[panels - 1]);
+pub(super) fn panels(tiles: &[usize], rows: usize) -> usize {
+    debug_assert!(tiles.len() <= MAX_PANELS && tiles.iter().all(|&rows| rows <= MAX_ROWS));
+    let widest = tiles.len();
+    let at_once = (1..=widest).rev().find(|&panels| rows <= tiles[panels - 1]);
     at_once.unwrap_or(widest)
 }
 
-/// Columns, which begin with a panel, in groups of up to so many panels: where each begins, and its panels.
+/// Columns, which begin with a panel, in groups of up to so many panels of that width: where each begins, and its panels.
 #[inline(always)]
-pub(super) fn groups(columns: Range<usize>, panels: usize) -> impl Iterator<Item = (usize, usize)> {
+pub(super) fn groups(
+    columns: Range<usize>,
+    panels: usize,
+    width: usize,
+) -> impl Iterator<Item = (usize, usize)> {
     let end = columns.end;
     let mut column = columns.start;
     std::iter::from_fn(move || {
-        let left = end.saturating_sub(column).div_ceil(LANES);
+        let left = end.saturating_sub(column).div_ceil(width);
         // Two and two are faster than three and one.
         let group = if panels > 2 && left == panels + 1 { panels - 1 } else { left.min(panels) };
         let first = column;
-        column += group * LANES;
+        column += group * width;
         (group > 0).then_some((first, group))
     })
 }
 
 /// Rows in blocks that tiles of so many panels can take, of nearly equal height: 13 are 7 and 6, not 12 and 1.
 #[inline(always)]
-pub(super) fn row_blocks<S: Simd>(
+pub(super) fn row_blocks(
+    tiles: &[usize],
     rows: usize,
     panels: usize,
 ) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
-    let blocks = rows.div_ceil(S::TILES[panels - 1]);
+    let blocks = rows.div_ceil(tiles[panels - 1]);
     (0..blocks).map(move |block| block * rows / blocks..(block + 1) * rows / blocks)
 }
 
 /// Whether there are tiles of that size; constant where the arguments are.
 #[inline(always)]
-pub(super) fn fits<S: Simd>(rows: usize, panels: usize) -> bool {
-    panels <= S::TILES.len() && rows <= S::TILES[panels - 1]
+pub(super) fn fits(tiles: &[usize], rows: usize, panels: usize) -> bool {
+    panels <= tiles.len() && rows <= tiles[panels - 1]
 }
 
-/// Calls `tile.multiply::<S, rows, panels>(simd)`, of the sizes that the instruction set `S` has tiles of; the
-/// conditions are constant and leave only those.
+/// Calls `tile.multiply::<rows, panels>(…)`, of the sizes that there are tiles of; the conditions are constant and
+/// leave only those.
 macro_rules! pick_tile {
-    ($tile:ident.multiply::<$S:ident>($simd:ident)) => {
-        pick_tile!(@ $tile $S $simd 1 2 3 4 5 6 7 8 9 10 11 12)
+    ($tiles:expr, $tile:ident.multiply($($argument:ident),*)) => {
+        pick_tile!(@ $tiles, $tile, ($($argument),*), 1 2 3 4 5 6 7 8 9 10 11 12)
     };
-    (@ $tile:ident $S:ident $simd:ident $($r:literal)*) => {
+    (@ $tiles:expr, $tile:ident, $arguments:tt, $($r:literal)*) => {
         match ($tile.rows, $tile.panels) {
-            $(($r, 3) if tiling::fits::<$S>($r, 3) => $tile.multiply::<$S, $r, 3>($simd),
-            ($r, 2) if tiling::fits::<$S>($r, 2) => $tile.multiply::<$S, $r, 2>($simd),
-            ($r, 1) if tiling::fits::<$S>($r, 1) => $tile.multiply::<$S, $r, 1>($simd),)*
+            $(($r, 3) if tiling::fits($tiles, $r, 3) => $tile.multiply::<$r, 3> $arguments,
+            ($r, 2) if tiling::fits($tiles, $r, 2) => $tile.multiply::<$r, 2> $arguments,
+            ($r, 1) if tiling::fits($tiles, $r, 1) => $tile.multiply::<$r, 1> $arguments,)*
             (rows, panels) => unreachable!("a tile of {rows} rows and {panels} panels"),
         }
     };
@@ -122,12 +120,13 @@ impl Next {
 #[cfg(test)]
 mod tests {
     use super::super::scalar::Scalar;
+    use super::super::simd::Simd;
     use super::*;
 
     #[test]
     fn groups_are_all_columns_once_and_no_panel_is_left_alone() {
         for columns in 0..300 {
-            let groups: Vec<_> = groups(16..16 + columns, 3).collect();
+            let groups: Vec<_> = groups(16..16 + columns, 3, LANES).collect();
             let mut next = 16;
             for &(column, panels) in &groups {
                 assert_eq!(column, next);
@@ -141,9 +140,9 @@ mod tests {
     #[test]
     fn blocks_are_all_rows_once_and_fit_into_tiles() {
         for rows in 0..50 {
-            let blocks: Vec<_> = row_blocks::<Scalar>(rows, 1).collect();
+            let blocks: Vec<_> = row_blocks(Scalar::TILES, rows, 1).collect();
             assert!(blocks.iter().cloned().flatten().eq(0..rows));
-            assert!(blocks.iter().all(|block| fits::<Scalar>(block.len(), 1)));
+            assert!(blocks.iter().all(|block| fits(Scalar::TILES, block.len(), 1)));
         }
     }
 
@@ -152,10 +151,10 @@ mod tests {
         #[cfg(target_arch = "x86_64")]
         {
             use super::super::x86::Avx512;
-            let chosen = [1, 9, 10, 12, 13, 128].map(panels::<Avx512>);
+            let chosen = [1, 9, 10, 12, 13, 128].map(|rows| panels(Avx512::TILES, rows));
             assert_eq!(chosen, [3, 3, 2, 2, 3, 3]);
         }
-        assert_eq!(panels::<Scalar>(7), 1);
+        assert_eq!(panels(Scalar::TILES, 7), 1);
     }
 
     #[test]

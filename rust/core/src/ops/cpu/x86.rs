@@ -5,6 +5,7 @@
 use std::arch::x86_64::*;
 
 use super::amx::Amx;
+use super::halves::Halves;
 use super::simd::{Kernel, Simd};
 use super::transpose;
 
@@ -35,6 +36,7 @@ impl Avx2<false> {
 pub(crate) struct Avx512 {
     _avx2: Avx2<false>,
     amx: Option<Amx>,
+    halves: Option<Halves>,
 }
 
 impl Avx512 {
@@ -43,7 +45,12 @@ impl Avx512 {
         (is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512vnni"))
-        .then_some(Self { _avx2: avx2, amx: None })
+        .then_some(Self { _avx2: avx2, amx: None, halves: None })
+    }
+
+    /// With products in half precision beside it.
+    pub(super) fn with_halves(self) -> Option<Self> {
+        Halves::detect().map(|halves| Self { halves: Some(halves), ..self })
     }
 
     /// With AMX's tiles beside it.
@@ -368,6 +375,11 @@ impl Simd for Avx512 {
     #[inline(always)]
     fn amx(self) -> Option<Amx> {
         self.amx
+    }
+
+    #[inline(always)]
+    fn halves(self) -> Option<Halves> {
+        self.halves
     }
 
     #[inline(always)]
