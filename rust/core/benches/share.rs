@@ -1,7 +1,8 @@
 //! Whole calls of the engine as a share of what this machine's multiply-adds in single precision can reach:
 //! `cargo bench -p arrowembed --features measure --bench share`.
 //!
-//! The model is `ARROWEMBED_MODEL`: a model folder of all-MiniLM-L6-v2, or one with its shapes. Each call takes about
+//! The model is `ARROWEMBED_MODEL`: a model folder of all-MiniLM-L6-v2, or one with its shapes. It is computed in float32
+//! and in float16, or in what the command line names (`-- int16 int8`), one after the other. Each call takes about
 //! half a second, and the peak is measured on as many threads before and after it, so that both see the same machine.
 //! `ARROWEMBED_ISA` chooses the instructions of both.
 
@@ -11,7 +12,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use arrowembed::measure::peak;
-use arrowembed::{CacheLimits, Engine, isa, set_num_threads};
+use arrowembed::{CacheLimits, Compute, Engine, isa, set_num_threads};
 
 const ROUNDS: usize = 25;
 
@@ -61,8 +62,17 @@ fn median(mut numbers: Vec<f64>) -> f64 {
 fn main() {
     let model =
         std::env::var_os("ARROWEMBED_MODEL").expect("ARROWEMBED_MODEL names a model folder");
-    let engine =
-        Engine::builder().cache(CacheLimits::OFF).open(PathBuf::from(model)).expect("a model");
+    let open = |compute: Compute| {
+        let builder = Engine::builder().cache(CacheLimits::OFF).compute(compute);
+        (compute, builder.open(PathBuf::from(&model)).expect("a model"))
+    };
+    let named = std::env::args().skip(1).filter(|argument| !argument.starts_with('-'));
+    let mut computes: Vec<Compute> =
+        named.map(|name| name.parse().expect("an arithmetic")).collect();
+    if computes.is_empty() {
+        computes = vec![Compute::Float32, Compute::Float16];
+    }
+    let engines: Vec<_> = computes.into_iter().map(open).collect();
     let spread = |i: usize, low: usize, high: usize| low + i * 7919 % (high - low + 1);
     let sets: [(&str, Vec<usize>); 3] = [
         ("short", (0..200).map(|i| spread(i, 8, 20)).collect()),
@@ -72,24 +82,28 @@ fn main() {
     println!("{}, {ROUNDS} rounds", isa());
     for threads in [1, 2] {
         set_num_threads(threads).expect("threads");
-        let mut shares = vec![Vec::new(); sets.len()];
+        let mut shares = vec![vec![Vec::new(); engines.len()]; sets.len()];
         let mut peaks = Vec::new();
         for _ in 0..ROUNDS {
             for ((_, lengths), shares) in sets.iter().zip(&mut shares) {
                 let texts = texts(lengths);
-                let before = peak_of(threads);
-                let started = Instant::now();
-                let encoded = engine.encode(&texts).expect("vectors");
-                let seconds = started.elapsed().as_secs_f64();
-                assert_eq!(encoded.stats().tokens, lengths.iter().sum::<usize>());
-                let peak = f64::midpoint(before, peak_of(threads));
-                shares.push(100.0 * operations(lengths) / seconds / peak);
-                peaks.push(peak / 1e9);
+                for ((_, engine), shares) in engines.iter().zip(shares) {
+                    let before = peak_of(threads);
+                    let started = Instant::now();
+                    let encoded = engine.encode(&texts).expect("vectors");
+                    let seconds = started.elapsed().as_secs_f64();
+                    assert_eq!(encoded.stats().tokens, lengths.iter().sum::<usize>());
+                    let peak = f64::midpoint(before, peak_of(threads));
+                    shares.push(100.0 * operations(lengths) / seconds / peak);
+                    peaks.push(peak / 1e9);
+                }
             }
         }
         println!("{threads} threads, peak {:.0} GFLOP/s", median(peaks));
         for ((name, _), shares) in sets.iter().zip(shares) {
-            println!("  {name:6} {:5.1} % of the peak", median(shares));
+            for ((compute, _), shares) in engines.iter().zip(shares) {
+                println!("  {name:6} {compute:8} {:5.1} % of the peak", median(shares));
+            }
         }
     }
 }

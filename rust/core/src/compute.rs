@@ -37,14 +37,8 @@ pub enum Compute {
 }
 
 impl Compute {
-    const ALL: [Self; 6] = [
-        Self::Auto,
-        Self::Float32,
-        Self::Float16,
-        Self::BFloat16,
-        Self::Int16,
-        Self::Int8,
-    ];
+    const ALL: [Self; 6] =
+        [Self::Auto, Self::Float32, Self::Float16, Self::BFloat16, Self::Int16, Self::Int8];
 
     /// The name used in arguments.
     pub const fn name(self) -> &'static str {
@@ -146,10 +140,7 @@ mod tests {
         }
         for stored in [Float32, Float16] {
             let preferred = Isa::chosen().preferred();
-            assert_eq!(
-                chosen(Compute::Auto, stored),
-                (preferred, preferred.dtype_for(stored))
-            );
+            assert_eq!(chosen(Compute::Auto, stored), (preferred, preferred.dtype_for(stored)));
             assert_ne!(preferred, Compute::Auto);
         }
         assert_eq!(Compute::Int16.dtype_for(Float32), Some(Int16));
@@ -167,7 +158,10 @@ mod tests {
     #[test]
     fn wrong_names_and_devices_are_told_what_is_allowed() {
         let error = "int4".parse::<Compute>().unwrap_err().to_string();
-        assert_eq!(error, "compute: is \"int4\", allowed are auto, float32, float16, bfloat16, int16, int8");
+        assert_eq!(
+            error,
+            "compute: is \"int4\", allowed are auto, float32, float16, bfloat16, int16, int8"
+        );
         let error = Compute::Int8.on_device("cuda:1").unwrap_err().to_string();
         assert!(error.starts_with("compute: is int8; device \"cuda:1\" allows auto"), "{error}");
         assert_eq!(Compute::Auto.on_device("cuda").unwrap(), None);

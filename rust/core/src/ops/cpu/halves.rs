@@ -84,13 +84,23 @@ pub(super) fn matmul<S: Simd>(
     let panel_len = weight.panel_len();
     let end = out.columns.end;
     let widest = tiling::panels(TILES, a.count);
+    // Rows that pass by in one tile need each line of weights once.
+    let at_once = a.count <= TILES[widest - 1];
     for (column, pairs) in tiling::groups(out.columns.clone(), widest, WIDTH) {
         let columns = (end - column).min(pairs * WIDTH);
         let panels = &weight.data[column / LANES * panel_len..];
         let count = columns.div_ceil(LANES);
         for (block, k) in (0..a.width).step_by(BLOCK).enumerate() {
             let steps = (a.width - k).min(BLOCK);
-            pair_up(halves, panels, panel_len, count, k..k + steps, weights);
+            let apart = at_once && count == 2 * pairs;
+            let from = if apart {
+                let last = &panels[(count - 1) * panel_len..][k * LANES..];
+                assert!(last.len() >= steps * LANES, "panels");
+                Lines::Apart(Apart { first: panels[k * LANES..].as_ptr().cast(), panel_len })
+            } else {
+                pair_up(halves, panels, panel_len, count, k..k + steps, weights);
+                Lines::Paired(Paired(weights[..steps * pairs].as_ptr().cast()))
+            };
             let following =
                 if k + BLOCK < a.width { (k + BLOCK) * LANES } else { count * panel_len };
             let next = Next::new(panels, following, panel_len, count, BLOCK * LANES);
@@ -102,7 +112,6 @@ pub(super) fn matmul<S: Simd>(
                     rows: rows.len(),
                     panels: pairs,
                     a: inputs[(block * a.count + row) * BLOCK..][..rows.len() * BLOCK].as_ptr(),
-                    weights: weights[..steps * pairs].as_ptr().cast(),
                     steps,
                     scales: scales[rows.clone()].as_ptr(),
                     first: k == 0,
@@ -111,7 +120,7 @@ pub(super) fn matmul<S: Simd>(
                 part.through_pairs(simd, |to, stride| {
                     // SAFETY: the slices have been taken with as much as is read; there is room for whole pairs of
                     // panels at `to`; `halves` proves the instructions.
-                    unsafe { tile.run(to, stride) };
+                    unsafe { tile.run(from, to, stride) };
                 });
                 if k + steps == a.width {
                     part.finish(simd, row, column, finish);
@@ -151,22 +160,17 @@ impl Scratch {
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn largest(floats: &[f32]) -> f32 {
+    let (whole, rest) = floats.as_chunks::<LANES>();
     let mut largest = _mm512_setzero_ps();
-    for chunk in floats.chunks(LANES) {
-        let there = lanes(chunk.len());
-        // SAFETY: as many floats are read as there are.
-        let x = unsafe { _mm512_maskz_loadu_ps(there, chunk.as_ptr()) };
+    for chunk in whole {
+        // SAFETY: 16 floats are read.
+        let x = unsafe { _mm512_loadu_ps(chunk.as_ptr()) };
         largest = _mm512_max_ps(_mm512_abs_ps(x), largest);
     }
-    _mm512_reduce_max_ps(largest)
+    rest.iter().fold(_mm512_reduce_max_ps(largest), |largest, x| largest.max(x.abs()))
 }
 
-/// The first `n` of 16 lanes.
-fn lanes(n: usize) -> u16 {
-    (u32::MAX >> (32 - n.min(LANES))) as u16
-}
-
-/// The power of two below `x`, such that its reciprocal is finite and not subnormal.
+/// The power of two below `x`, such that it and its reciprocal are no extreme numbers.
 fn power_of_two(x: f32) -> f32 {
     let exponent = (x.to_bits() >> 23).clamp(1 + 27, 254 - 27);
     f32::from_bits(exponent << 23)
@@ -182,16 +186,20 @@ fn power_of_two(x: f32) -> f32 {
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn round_into(floats: &[f32], factor: f32, to: &mut [u32]) {
-    let factor = _mm512_set1_ps(factor);
-    for (floats, to) in floats.chunks(LANES).zip(to[..floats.len()].chunks_mut(LANES)) {
-        let there = lanes(floats.len());
-        // SAFETY: as many floats are read, and as many pairs written, as there are.
+    let to = &mut to[..floats.len()];
+    let (whole, rest) = floats.as_chunks::<LANES>();
+    let (to_whole, to_rest) = to.as_chunks_mut::<LANES>();
+    for (chunk, to) in whole.iter().zip(to_whole) {
+        // SAFETY: 16 floats are read, and as many pairs written.
         unsafe {
-            let x = _mm512_mul_ps(_mm512_maskz_loadu_ps(there, floats.as_ptr()), factor);
+            let x = _mm512_mul_ps(_mm512_loadu_ps(chunk.as_ptr()), _mm512_set1_ps(factor));
             let once = _mm512_cvtepu16_epi32(_mm512_cvtps_ph::<_MM_FROUND_NO_EXC>(x));
             let twice = _mm512_or_si512(once, _mm512_slli_epi32::<16>(once));
-            _mm512_mask_storeu_epi32(to.as_mut_ptr().cast(), there, twice);
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), twice);
         }
+    }
+    for (x, to) in rest.iter().zip(to_rest) {
+        *to = u32::from(f16::from_f32(x * factor).to_bits()) * 0x1_0001;
     }
 }
 
@@ -266,13 +274,72 @@ impl RowsMut<'_> {
     }
 }
 
+/// Where the weights of a block are.
+#[derive(Debug, Clone, Copy)]
+enum Lines {
+    Paired(Paired),
+    Apart(Apart),
+}
+
+/// Those of `pairs` pairs of panels for each input feature, one after the other.
+#[derive(Debug, Clone, Copy)]
+struct Paired(*const __m512i);
+
+/// In their panels, with so many elements from one to the next.
+#[derive(Debug, Clone, Copy)]
+struct Apart {
+    first: *const u16,
+    panel_len: usize,
+}
+
+trait Source: Copy {
+    /// The weights of pair `p` of `pairs` for the `i`th input feature.
+    ///
+    /// # Safety
+    /// The processor has AVX-512 F. They are there.
+    unsafe fn load(self, i: usize, p: usize, pairs: usize) -> __m512i;
+
+    /// The same from the `i`th input feature on.
+    fn skip(self, i: usize, pairs: usize) -> Self;
+}
+
+impl Source for Paired {
+    #[inline(always)]
+    unsafe fn load(self, i: usize, p: usize, pairs: usize) -> __m512i {
+        // SAFETY: the caller vouches for the line.
+        unsafe { _mm512_load_si512(self.0.add(i * pairs + p)) }
+    }
+
+    #[inline(always)]
+    fn skip(self, i: usize, pairs: usize) -> Self {
+        Self(self.0.wrapping_add(i * pairs))
+    }
+}
+
+impl Source for Apart {
+    #[inline(always)]
+    unsafe fn load(self, i: usize, p: usize, _: usize) -> __m512i {
+        // SAFETY: the caller vouches for 16 weights of both panels.
+        unsafe {
+            let first = self.first.add(2 * p * self.panel_len + i * LANES);
+            let second = first.add(self.panel_len);
+            let low = _mm512_castsi256_si512(_mm256_loadu_si256(first.cast()));
+            _mm512_inserti64x4::<1>(low, _mm256_loadu_si256(second.cast()))
+        }
+    }
+
+    #[inline(always)]
+    fn skip(self, i: usize, _: usize) -> Self {
+        Self { first: self.first.wrapping_add(i * LANES), ..self }
+    }
+}
+
 /// One tile's part of a block.
 struct Tile {
     rows: usize,
     /// Pairs of panels.
     panels: usize,
     a: *const u32,
-    weights: *const __m512i,
     steps: usize,
     scales: *const f32,
     /// Whether this is the first block, so that the output holds nothing yet.
@@ -286,13 +353,18 @@ impl Tile {
     ///
     /// # Safety
     /// The processor has AVX-512 FP16. `rows` rows of `steps` numbers, `BLOCK` apart, are readable at `a`, as many
-    /// scales at `scales`, `steps` times `panels` lines at `weights`; `rows` rows of `32 panels` floats, `stride` apart, are
+    /// scales at `scales`, `steps` times `panels` lines in `weights`; `rows` rows of `32 panels` floats, `stride` apart, are
     /// readable and writable at `out`.
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx2,fma,f16c")]
-    unsafe fn run(&self, out: *mut f32, stride: usize) {
+    unsafe fn run(&self, weights: Lines, out: *mut f32, stride: usize) {
         // SAFETY: as this function's.
-        unsafe { pick_tile!(TILES, self.multiply(out, stride)) }
+        unsafe {
+            match weights {
+                Lines::Paired(weights) => pick_tile!(TILES, self.multiply(weights, out, stride)),
+                Lines::Apart(weights) => pick_tile!(TILES, self.multiply(weights, out, stride)),
+            }
+        }
     }
 
     /// # Safety
@@ -300,9 +372,13 @@ impl Tile {
     // As in the product of single precision: nothing but arithmetic in loops over constant ranges.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
-    unsafe fn multiply<const R: usize, const P: usize>(&self, out: *mut f32, stride: usize) {
+    unsafe fn multiply<const R: usize, const P: usize>(
+        &self,
+        mut weights: impl Source,
+        out: *mut f32,
+        stride: usize,
+    ) {
         let mut rows = RowPointers::<_, R>::new(self.a, BLOCK);
-        let mut weights = self.weights;
         let mut ahead = self.ahead;
         let mut first = self.first;
         let mut left = self.steps;
@@ -316,15 +392,15 @@ impl Tile {
                     _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
                     ahead = ahead.wrapping_add(LINE);
                     for i in 0..AT_ONCE {
-                        Self::step(weights.add(i * P), &rows, i, &mut sums);
+                        Self::step(weights, &rows, i, &mut sums);
                     }
-                    weights = weights.add(AT_ONCE * P);
+                    weights = weights.skip(AT_ONCE, P);
                     rows.step(AT_ONCE);
                     step += AT_ONCE;
                 }
                 for _ in step..chunk {
                     Self::step(weights, &rows, 0, &mut sums);
-                    weights = weights.add(P);
+                    weights = weights.skip(1, P);
                     rows.step(1);
                 }
                 self.add(&sums, first, out, stride);
@@ -334,14 +410,14 @@ impl Tile {
         }
     }
 
-    /// Multiplies one input feature, the `i`th from where `rows` stand.
+    /// Multiplies one input feature, the `i`th from where `from` and `rows` stand.
     ///
     /// # Safety
     /// As [`Self::multiply`]'s.
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
     unsafe fn step<const R: usize, const P: usize>(
-        from: *const __m512i,
+        from: impl Source,
         rows: &RowPointers<u32, R>,
         i: usize,
         sums: &mut [[__m512i; P]; R],
@@ -350,7 +426,7 @@ impl Tile {
         unsafe {
             let mut weights = [_mm512_setzero_si512(); P];
             for p in 0..P {
-                weights[p] = _mm512_load_si512(from.add(p));
+                weights[p] = from.load(i, p, P);
             }
             for_each_row!(r in R {
                 let a = _mm512_set1_epi32((*rows.at(r, i)).cast_signed());

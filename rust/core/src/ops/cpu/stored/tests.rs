@@ -66,7 +66,15 @@ fn product(
     let in_features = parts[0].width();
     let out_features = parts.iter().map(StoredRows::len).sum();
     let weight = Weights::Stored(Stored::new(parts, out_features, in_features));
-    let job = LinearJob { x, weight, in_features, out_features, bias: None, then: Then::Nothing, halves: false };
+    let job = LinearJob {
+        x,
+        weight,
+        in_features,
+        out_features,
+        bias: None,
+        then: Then::Nothing,
+        halves: false,
+    };
     let count = x.len() / in_features;
     let mut found = vec![f32::NAN; count * out_features];
     let out = RowsMut::new(&mut found, count, out_features, out_features).only(share);
