@@ -59,7 +59,7 @@ class EngineInfo(TypedDict):
     """Whether the weights were more than fitted into memory when the model was opened."""
     device: str
     isa: str
-    """Instruction set of the kernels: scalar, avx2, avxvnni, avx512, amx or neon."""
+    """Instruction set of the kernels: scalar, avx2, avxvnni, avx512, avx512fp16, amx or neon."""
     compute: Literal["float32", "float16", "bfloat16", "int16", "int8"]
     """In which numbers matrices are multiplied."""
     num_threads: int
@@ -371,4 +371,4 @@ def verify(path: str, on_progress: Callable[[int, int], object] | None = None) -
 def set_num_threads(num_threads: int) -> None: ...
 def get_num_threads() -> int: ...
 def isa() -> str:
-    """The instruction set the CPU kernels use: scalar, avx2, avxvnni, avx512, amx or neon."""
+    """The CPU kernels' instruction set: scalar, avx2, avxvnni, avx512, avx512fp16, amx or neon."""

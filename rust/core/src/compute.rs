@@ -19,7 +19,7 @@ use crate::weights::DType;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Compute {
     /// The fastest on this machine whose loss is invisible: [`BFloat16`](Self::BFloat16) on AMX,
-    /// [`Float16`](Self::Float16) on AVX-512 FP16, [`Int16`](Self::Int16) where that is faster than float32, for a model of floating-point weights on the
+    /// [`Int16`](Self::Int16) where that is faster than float32, for a model of floating-point weights on the
     /// CPU; else as the model is stored.
     Auto,
     /// float32, from weights of any dtype.

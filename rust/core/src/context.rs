@@ -31,11 +31,11 @@ thread_local! {
     static CONTEXT: Context = Context::default();
 }
 
-/// The instruction set that the CPU kernels use on this machine: scalar, avx2, avxvnni, avx512, amx or
+/// The instruction set that the CPU kernels use on this machine: scalar, avx2, avxvnni, avx512, avx512fp16, amx or
 /// neon.
 ///
 /// ```
-/// let known = ["scalar", "avx2", "avxvnni", "avx512", "amx", "neon"];
+/// let known = ["scalar", "avx2", "avxvnni", "avx512", "avx512fp16", "amx", "neon"];
 /// assert!(known.contains(&arrowembed::isa()));
 /// ```
 pub fn isa() -> &'static str {

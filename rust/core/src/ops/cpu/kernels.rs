@@ -57,7 +57,7 @@ pub(super) struct LinearScratch {
     #[cfg(target_arch = "x86_64")]
     pub(super) tiles: amx::tiles::Scratch,
     #[cfg(target_arch = "x86_64")]
-    halves: halves::Scratch,
+    halves: halves::Operands,
 }
 
 /// What happens after the bias.

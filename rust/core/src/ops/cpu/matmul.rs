@@ -304,20 +304,6 @@ impl RowsMut<'_> {
         column: usize,
         finish: &impl Finish<S>,
     ) {
-        if self.width.is_multiple_of(LANES) {
-            let (to, stride) = self.raw();
-            for r in 0..self.count {
-                for c in (0..self.width).step_by(LANES) {
-                    // SAFETY: 16 columns from c on are there, and r is a row.
-                    unsafe {
-                        let to = to.add(r * stride + c);
-                        let v = finish.finish(simd, row + r, column + c, simd.load(to));
-                        simd.store(v, to);
-                    }
-                }
-            }
-            return;
-        }
         for r in 0..self.count {
             for c in (0..self.width).step_by(LANES) {
                 let n = (self.width - c).min(LANES);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 #[cfg(unix)]
 use arrow_buffer::Buffer;
-use half::{bf16, f16};
+use half::bf16;
 use proptest::prelude::*;
 
 use super::isa::{self, Isa};
@@ -106,17 +106,23 @@ fn rounded(x: &[f32], width: usize, dtype: DType, isa: Isa) -> Vec<f64> {
     x.chunks(width).flat_map(|row| row.chunks(BLOCK).flat_map(round)).collect()
 }
 
+/// The nearest number of half precision: 11 bits, of which the last is worth 2⁻²⁴ at least. (`f16::from_f64` rounds to
+/// single precision first.)
+fn in_half_precision(x: f64) -> f64 {
+    let last = (x.abs().log2().floor().max(-14.0) - 10.0).exp2();
+    (x / last).round_ties_even() * last
+}
+
 /// A row of inputs times a row of weights in half precision, step by step: sums of 64 products are rounded to half
 /// precision after each, and inputs to at most 2 by a power of two before.
 fn product_in_halves(x: &[f32], weights: &[f64]) -> f64 {
     let largest = x.iter().fold(0.0_f32, |largest, x| largest.max(x.abs()));
     let scale = if largest == 0.0 { 1.0 } else { f64::from(largest).log2().floor().exp2() };
     let chunk = |(x, weights): (&[f32], &[f64])| {
-        let add = |sum: f16, (&x, &weight): (&f32, &f64)| {
-            let x = f16::from_f64(f64::from(x) / scale).to_f64();
-            f16::from_f64(sum.to_f64() + x * weight)
+        let add = |sum: f64, (&x, &weight): (&f32, &f64)| {
+            in_half_precision(sum + in_half_precision(f64::from(x) / scale) * weight)
         };
-        x.iter().zip(weights).fold(f16::ZERO, add).to_f64() * scale
+        x.iter().zip(weights).fold(0.0, add) * scale
     };
     x.chunks(64).zip(weights.chunks(64)).map(chunk).sum()
 }

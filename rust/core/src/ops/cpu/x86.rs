@@ -50,7 +50,7 @@ impl Avx512 {
 
     /// With products in half precision beside it.
     pub(super) fn with_halves(self) -> Option<Self> {
-        Halves::detect().map(|halves| Self { halves: Some(halves), ..self })
+        Halves::detect(self).map(|halves| Self { halves: Some(halves), ..self })
     }
 
     /// With AMX's tiles beside it.
