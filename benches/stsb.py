@@ -1,6 +1,6 @@
 """Spearman correlation with human judgement on STS-B.
 
-    python benches/stsb.py MODEL stsb-dev.tsv
+    python benches/stsb.py MODEL stsb-dev.tsv [--compute float16]
 
 The file has columns `score`, `sentence1` and `sentence2` (tab-separated, one header row, no
 quoting). Exact arithmetic gives 0.8672 for all-MiniLM-L6-v2 on the development set.
@@ -9,11 +9,13 @@ quoting). Exact arithmetic gives 0.8672 for all-MiniLM-L6-v2 on the development 
 import argparse
 import csv
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from arrowembed import Embedder
+from arrowembed.options import Compute
 
 
 def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -32,10 +34,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model")
     parser.add_argument("file", type=Path)
+    parser.add_argument("--compute", choices=get_args(Compute))
     options = parser.parse_args()
     with options.file.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    model = Embedder(options.model)
+    model = Embedder(options.model, compute=options.compute)
     first = model.encode([row["sentence1"] for row in rows])
     second = model.encode([row["sentence2"] for row in rows])
     cosines = model.similarity_pairwise(first, second).astype(np.float64)

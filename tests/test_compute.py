@@ -27,7 +27,25 @@ def test_chosen_when_opened_or_when_converted_is_the_same(
     np.testing.assert_array_equal(opened.encode(texts), converted.encode(texts))
 
 
-@pytest.mark.parametrize("compute", COARSER)
+def test_half_precision_is_of_float16_weights(bert_mean_folder, texts, tmp_path):
+    opened = Embedder(bert_mean_folder, compute="float16", cache_size=0)
+    (made,) = cached()
+    assert opened.info()["path"] == str(made)
+    _core.convert(str(bert_mean_folder), str(tmp_path / "float16"), dtype="float16")
+    converted = Embedder(tmp_path / "float16", compute="float16", cache_size=0)
+    assert list(cached()) == [made], "a model of float16 weights is mapped as it is"
+    assert opened.info()["compute"] == converted.info()["compute"] == "float16"
+    vectors = converted.encode(texts)
+    np.testing.assert_array_equal(opened.encode(texts), vectors)
+    single = Embedder(tmp_path / "float16", cache_size=0).encode(texts)
+    if converted.info()["isa"] == "avx512fp16":
+        assert np.any(vectors != single)
+        np.testing.assert_allclose(vectors, single, atol=2e-3)
+    else:
+        np.testing.assert_array_equal(vectors, single)
+
+
+@pytest.mark.parametrize("compute", [*COARSER, "float16"])
 def test_a_model_is_made_anew_only_once(bert_mean_folder, compute):
     for given in (None, "float32"):
         assert Embedder(bert_mean_folder, compute=given).info()["compute"] == "float32"
@@ -39,7 +57,7 @@ def test_a_model_is_made_anew_only_once(bert_mean_folder, compute):
     assert dict([made]) == cached()
 
 
-@pytest.mark.parametrize("compute", COARSER)
+@pytest.mark.parametrize("compute", [*COARSER, "float16"])
 def test_batches_threads_and_order_change_nothing(bert_mean_folder, texts, compute):
     model = Embedder(bert_mean_folder, compute=compute, cache_size=0)
     alone = np.stack([model.encode(text) for text in texts])

@@ -55,6 +55,12 @@ def test_float16_weights(float16):
     assert errors.max() < 1e-5, f"text {errors.argmax()}"
 
 
+def test_half_precision(minilm_folder):
+    errors = cosine_errors(Embedder(minilm_folder, compute="float16", cache_size=0).encode(TEXTS))
+    assert errors.max() < 1e-5, f"text {errors.argmax()}"
+    assert errors.mean() < 4e-6
+
+
 def test_candle_and_the_kernels_agree(float32):
     candle = Embedder(float32.info()["path"], device="candle", cache_size=0).encode(TEXTS)
     assert cosine_errors(candle).max() < 1e-9

@@ -106,7 +106,9 @@ fn batches_and_threads_change_no_bit() {
         // One text fills all positions, so that two threads divide its rows.
         let mut texts = texts(name).texts;
         texts.push("a much longer text than the model reads ".repeat(40));
-        for compute in [Compute::Float32, Compute::BFloat16, Compute::Int16, Compute::Int8] {
+        for compute in
+            [Compute::Float32, Compute::Float16, Compute::BFloat16, Compute::Int16, Compute::Int8]
+        {
             let builder = Engine::builder().cache(CacheLimits::OFF).cache_dir(cache.path());
             let engine = builder.compute(compute).open(model(name)).unwrap();
             set_num_threads(2).unwrap();

@@ -26,6 +26,7 @@ fn open(name: &str, limits: CacheLimits) -> Engine {
 
 static BERT: LazyLock<Engine> = LazyLock::new(|| open("bert", CacheLimits::OFF));
 static INT16: LazyLock<Engine> = LazyLock::new(|| computing(Compute::Int16));
+static FLOAT16: LazyLock<Engine> = LazyLock::new(|| computing(Compute::Float16));
 static BFLOAT16: LazyLock<Engine> = LazyLock::new(|| computing(Compute::BFloat16));
 static INT8: LazyLock<Engine> = LazyLock::new(|| computing(Compute::Int8));
 
@@ -35,8 +36,8 @@ fn computing(compute: Compute) -> Engine {
 }
 
 /// Engines of every arithmetic.
-fn every_compute() -> [&'static Engine; 4] {
-    [&BERT, &BFLOAT16, &INT16, &INT8]
+fn every_compute() -> [&'static Engine; 5] {
+    [&BERT, &FLOAT16, &BFLOAT16, &INT16, &INT8]
 }
 
 /// Held by tests that change the process's number of threads.
@@ -109,9 +110,12 @@ fn candle_gives_the_same_vectors() {
 #[test]
 fn candle_reads_models_of_coarser_numbers() {
     let (folder, texts) = (tempfile::tempdir().unwrap(), texts("bert").texts);
-    for (dtype, engine, tolerance) in
-        [("bfloat16", &BFLOAT16, 1e-2), ("int16", &INT16, 1e-3), ("int8", &INT8, 2e-2)]
-    {
+    for (dtype, engine, tolerance) in [
+        ("float16", &FLOAT16, 1e-3),
+        ("bfloat16", &BFLOAT16, 1e-2),
+        ("int16", &INT16, 1e-3),
+        ("int8", &INT8, 2e-2),
+    ] {
         let target = folder.path().join(dtype);
         let options = ConvertOptions { dtype: dtype.parse().unwrap(), ..Default::default() };
         convert(&model("bert"), &target, &options, &mut |_, _| ControlFlow::Continue(())).unwrap();

@@ -108,6 +108,35 @@ fn coarser_numbers_survive_being_unpacked() {
 }
 
 #[test]
+fn half_precision_takes_float16_as_it_is_and_makes_it_of_all_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = folder.path().join("cache");
+    let options_for = |compute| OpenOptions {
+        cache_dir: Some(cache.clone()),
+        compute: Some(compute),
+        ..OpenOptions::default()
+    };
+    let float16 = folder.path().join("float16");
+    convert_to(&hf("bert"), &float16, &ConvertOptions::default());
+    for compute in [Compute::Float32, Compute::Float16] {
+        let model = open(&float16, &options_for(compute)).unwrap();
+        assert_eq!((model.compute, model.path), (compute, float16.join("model.arrow")));
+    }
+    let expected = all_values(open(&float16, &OpenOptions::default()).unwrap().weights.as_ref());
+    for dtype in ["float32", "int8"] {
+        let other = folder.path().join(dtype);
+        convert_to(&hf("bert"), &other, &options(dtype, "packed", "arrow", "none"));
+        let model = open(&other, &options_for(Compute::Float16)).unwrap();
+        assert_eq!(model.compute, Compute::Float16);
+        assert!(model.path.starts_with(&cache), "{}", model.path.display());
+        let values = all_values(model.weights.as_ref());
+        assert_eq!(values == expected, dtype == "float32", "{dtype}");
+        let name = "encoder.layer.0.intermediate.dense.weight";
+        assert_eq!(model.weights.require(name).unwrap().dtype, DType::Float16, "{dtype}");
+    }
+}
+
+#[test]
 fn weights_made_when_opened_are_those_of_a_conversion() {
     let folder = tempfile::tempdir().unwrap();
     let cache_dir = Some(folder.path().join("cache"));
