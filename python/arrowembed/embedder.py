@@ -56,10 +56,10 @@ class Embedder:
             where the processor has AVX-512 FP16, "bfloat16", 8 bits in tiles where it has AMX,
             both in float32 elsewhere, or "int16", integers of 12 bits: all three lose next to
             nothing; "int8", fastest and smallest, with a loss that can be measured; or "auto",
-            of the former three the one that is fastest on this processor, if the weights are
-            floating-point numbers. None takes what the model
-            is stored in. Where that is something else, the model is made anew once and kept in
-            the cache. Devices other than "cpu" compute in float32.
+            the fastest of the others on this processor, if the weights are floating-point
+            numbers. None takes what the model is stored in, and float32 for float16. Where
+            weights of another kind are needed, the model is made anew once and kept in the
+            cache. Devices other than "cpu" compute in float32.
         cache_size: Number of vectors kept for texts that come again; 0 turns the cache off, None
             sets no limit on their number.
         cache_bytes: Limit on the memory of the cache; None sets none.

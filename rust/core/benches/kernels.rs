@@ -2,7 +2,8 @@
 //! `cargo bench -p arrowembed --features measure --bench kernels`.
 //!
 //! The share says the same on any machine, so that a kernel which has become slower shows anywhere.
-//! Integers and AMX tiles have higher peaks of their own and may come to more than 100 %.
+//! Integers, half precision (float16 on avx512fp16) and AMX tiles have higher peaks of their own and may come to more
+//! than 100 %.
 
 #![allow(clippy::expect_used)] // nothing to measure without kernels
 

@@ -164,7 +164,10 @@ impl Model for OnCpu {
     }
 
     fn project(&self, pooled: &[f32]) -> Result<Vec<f32>> {
-        CONTEXT.with(|Context(context)| self.dense.forward(context, pooled))
+        CONTEXT.with(|Context(context)| {
+            context.set_compute(self.compute);
+            self.dense.forward(context, pooled)
+        })
     }
 
     fn mapped(&self) -> bool {

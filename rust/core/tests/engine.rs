@@ -140,14 +140,18 @@ fn arithmetic_is_chosen_when_a_model_is_opened() {
         let options =
             ConvertOptions { dtype: compute.name().parse().unwrap(), ..Default::default() };
         convert(&model("bert"), &target, &options, &mut |_, _| ControlFlow::Continue(())).unwrap();
-        let converted = Engine::open(&target).unwrap();
+        // Weights of float16 are computed in float32 unless half precision is asked for.
+        let stored = Engine::open(&target).unwrap().info().unwrap().compute;
+        let expected = if compute == Compute::Float16 { Compute::Float32 } else { compute };
+        assert_eq!(stored, expected);
+        let converted = Engine::builder().compute(compute).open(&target).unwrap();
         assert_eq!(converted.info().unwrap().compute, compute);
         assert_eq!(bits(converted.encode(&texts).unwrap().as_slice()), bits(&vectors));
         seen.push(vectors);
     }
-    let [float32, bfloat16, int16, int8] = &seen[..] else { panic!() };
+    let [float32, float16, bfloat16, int16, int8] = &seen[..] else { panic!() };
     let far = largest_difference(float32, int8);
-    for near in [bfloat16, int16] {
+    for near in [float16, bfloat16, int16] {
         let near = largest_difference(float32, near);
         assert!(0.0 < near && near < 1e-2 && near < far && far < 3e-2, "{near} {far}");
     }

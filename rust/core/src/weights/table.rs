@@ -234,7 +234,8 @@ impl Rows {
     }
 
     /// What the tensors are stored in: the matrices decide, where they are in panels, and of several dtypes one that
-    /// is no float, else float32.
+    /// is no float. Of both float32 and float16, panels are float16, of which some matrices would have lost too much; all
+    /// else is float32.
     pub(crate) fn dtype(&self) -> DType {
         let packed = self.iter().any(|row| row.layout.group().is_some());
         let dtypes = || {
@@ -242,8 +243,10 @@ impl Rows {
             rows.map(|row| row.dtype)
         };
         let coarser = dtypes().find(|dtype| !matches!(dtype, DType::Float32 | DType::Float16));
-        let float16 = dtypes().all(|dtype| dtype == DType::Float16);
-        coarser.unwrap_or(if float16 { DType::Float16 } else { DType::Float32 })
+        let (float16, float32) = (DType::Float16, DType::Float32);
+        let all_or_some = dtypes().any(|dtype| dtype == float16)
+            && (packed || dtypes().all(|dtype| dtype == float16));
+        coarser.unwrap_or(if all_or_some { float16 } else { float32 })
     }
 
     /// Checks that tensors of integers have what belongs to them.

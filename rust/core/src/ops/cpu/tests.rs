@@ -438,6 +438,31 @@ fn half_precision_has_no_small_and_no_large_rows() {
 }
 
 #[test]
+fn members_of_a_team_have_their_columns_in_half_precision() {
+    let (rows, width, out) = (20, 150, 100);
+    let x = numbers(1, rows * width);
+    let (matrix, _) = matrix(numbers(2, out * width), width, DType::Float16);
+    for isa in Isa::available() {
+        let expected = multiplied_in_halves(isa, &matrix, &x);
+        let job = LinearJob {
+            x: &x,
+            weight: matrix.weights(),
+            in_features: width,
+            out_features: out,
+            bias: None,
+            then: Then::Nothing,
+            halves: true,
+        };
+        let mut found = vec![f32::NAN; rows * out];
+        for columns in [64..100, 0..32, 32..64] {
+            let view = RowsMut::new(&mut found, rows, out, out).only(columns);
+            isa::linear(isa, &job, view, &mut LinearScratch::default());
+        }
+        assert_eq!(found, expected, "{}", isa.name());
+    }
+}
+
+#[test]
 fn what_is_no_number_stays_so_in_half_precision_and_in_its_row() {
     let (width, out) = (100, 40);
     let (matrix, _) = matrix(numbers(2, out * width), width, DType::Float16);

@@ -7,7 +7,7 @@ use super::simd::LANES;
 /// Panels of the widest tile of all instruction sets.
 const MAX_PANELS: usize = 3;
 /// Rows of the highest.
-const MAX_ROWS: usize = 12;
+pub(super) const MAX_ROWS: usize = 12;
 /// Columns of the widest, and room for any.
 pub(super) const MAX_COLUMNS: usize = MAX_PANELS * LANES;
 pub(super) const MAX_TILE: usize = MAX_ROWS * MAX_COLUMNS;
@@ -19,7 +19,6 @@ pub(super) const LINE: usize = 64;
 /// at once, so that no weights are loaded twice.
 #[inline(always)]
 pub(super) fn panels(tiles: &[usize], rows: usize) -> usize {
-    debug_assert!(tiles.len() <= MAX_PANELS && tiles.iter().all(|&rows| rows <= MAX_ROWS));
     let widest = tiles.len();
     let at_once = (1..=widest).rev().find(|&panels| rows <= tiles[panels - 1]);
     at_once.unwrap_or(widest)
@@ -55,6 +54,15 @@ pub(super) fn row_blocks(
     (0..blocks).map(move |block| block * rows / blocks..(block + 1) * rows / blocks)
 }
 
+/// Whether no tile is larger than there is room for.
+pub(super) const fn small(tiles: &[usize]) -> bool {
+    let mut i = 0;
+    while i < tiles.len() && tiles[i] <= MAX_ROWS {
+        i += 1;
+    }
+    i == tiles.len() && tiles.len() <= MAX_PANELS
+}
+
 /// Whether there are tiles of that size; constant where the arguments are.
 #[inline(always)]
 pub(super) fn fits(tiles: &[usize], rows: usize, panels: usize) -> bool {
@@ -67,14 +75,15 @@ macro_rules! pick_tile {
     ($tiles:expr, $tile:ident.multiply($($argument:ident),*)) => {
         pick_tile!(@ $tiles, $tile, ($($argument),*), 1 2 3 4 5 6 7 8 9 10 11 12)
     };
-    (@ $tiles:expr, $tile:ident, $arguments:tt, $($r:literal)*) => {
+    (@ $tiles:expr, $tile:ident, $arguments:tt, $($r:literal)*) => {{
+        const { assert!(tiling::small($tiles)) };
         match ($tile.rows, $tile.panels) {
             $(($r, 3) if tiling::fits($tiles, $r, 3) => $tile.multiply::<$r, 3> $arguments,
             ($r, 2) if tiling::fits($tiles, $r, 2) => $tile.multiply::<$r, 2> $arguments,
             ($r, 1) if tiling::fits($tiles, $r, 1) => $tile.multiply::<$r, 1> $arguments,)*
             (rows, panels) => unreachable!("a tile of {rows} rows and {panels} panels"),
         }
-    };
+    }};
 }
 pub(super) use pick_tile;
 

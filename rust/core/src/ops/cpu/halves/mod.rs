@@ -3,7 +3,7 @@
 //! AVX-512 FP16 (Intel Sapphire Rapids 2023 and later) multiplies and adds 32 half-precision numbers at once. Weights
 //! of float16 are multiplied as the file has them. Inputs are rounded to half precision, which keeps 11 bits, and so
 //! are the sums of [`CHUNK`] products; these are added in single precision. Each row of inputs is scaled by a power of
-//! two to at most 2 first, so that no size of inputs leaves the range of half precision; sums would, with weights of
+//! two to at most 2 first, so that no usual size of inputs leaves the range of half precision; sums would, with weights of
 //! more than 500 on average. Every output is the sum over k in ascending order, in the same chunks whatever tile it
 //! falls into.
 //!
@@ -41,7 +41,7 @@ const TILES: &[usize] = &[12, 12, 8];
 
 /// Columns of the widest tile.
 const MAX_COLUMNS: usize = 3 * WIDTH;
-const MAX_TILE: usize = 12 * MAX_COLUMNS;
+const MAX_TILE: usize = tiling::MAX_ROWS * MAX_COLUMNS;
 
 /// Proof that the processor has AVX-512 FP16, and with it F, BW, VL and VNNI, AVX2, FMA and F16C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

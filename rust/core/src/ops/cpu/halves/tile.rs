@@ -217,14 +217,15 @@ impl Tile {
 #[inline]
 #[target_feature(enable = "avx512f,avx512vl")]
 unsafe fn multiply_halves(mut sums: __m512i, a: __m512i, b: __m512i) -> __m512i {
-    // SAFETY: nothing but registers is touched; the caller vouches for the instruction.
+    // SAFETY: nothing but registers is touched, the flags of exceptions among them; the caller vouches for the
+    // instruction.
     unsafe {
         asm!(
             "vfmadd231ph {sums}, {a}, {b}",
             sums = inout(zmm_reg) sums,
             a = in(zmm_reg) a,
             b = in(zmm_reg) b,
-            options(pure, nomem, nostack, preserves_flags),
+            options(pure, nomem, nostack),
         );
     }
     sums
