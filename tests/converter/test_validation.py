@@ -18,6 +18,7 @@ from arrowembed_converter import peers
 from arrowembed_converter.conversion import convert_model
 from arrowembed_converter.reference import Reference
 from arrowembed_converter.validation import (
+    ARITHMETIC_TOLERANCES,
     TOLERANCES,
     agreement,
     read_texts,
@@ -44,6 +45,15 @@ def test_the_real_model(tmp_path: Path, dtype: Any) -> None:
     assert result.passed
     # The tolerance is not so wide that it would pass another dtype's errors.
     assert dtype == "float32" or result.reference.worst > TOLERANCES["float32"]
+
+
+def test_half_precision_has_a_tolerance_of_its_own(tmp_path: Path) -> None:
+    target = tmp_path / "all-MiniLM-L6-v2"
+    convert_model("all-MiniLM-L6-v2", target)
+    result = validate_model(str(target), compute="float16")
+    assert (result.dtype, result.compute) == ("float16", "float16")
+    assert result.reference.worst <= result.tolerance == ARITHMETIC_TOLERANCES["float16"]
+    assert TOLERANCES["float16"] < result.tolerance < TOLERANCES["int16"]
 
 
 def test_gguf_files_have_tolerances_of_their_own(command: Command, bert: Path) -> None:
