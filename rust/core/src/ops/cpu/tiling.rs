@@ -15,8 +15,8 @@ pub(super) const MAX_TILE: usize = MAX_ROWS * MAX_COLUMNS;
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
 
-/// Panels of the tiles for so many rows of inputs, of `tiles` as [`super::simd::Simd::TILES`]: those of the widest, unless a narrower one takes all rows
-/// at once, so that no weights are loaded twice.
+/// Panels of the tiles for so many rows of inputs, of `tiles` as [`super::simd::Simd::TILES`]: those of the widest, unless
+/// a narrower one takes all rows at once, so that no weights are loaded twice.
 #[inline(always)]
 pub(super) fn panels(tiles: &[usize], rows: usize) -> usize {
     let widest = tiles.len();
