@@ -67,10 +67,17 @@ def main(folder, kills):
         os.close(writing_end)
         with os.fdopen(reading_end, "rb", buffering=0) as pipe:
             ready = pipe.read(1)
+            said = b""
+            # Some writes first, however slow the disk is.
+            enough = rng.randrange(3)
+            while said.count(b"a") < enough:
+                more = pipe.read(1)
+                assert more, "the writer failed"
+                said += more
             time.sleep(rng.uniform(0, 0.15))
             os.kill(process, signal.SIGKILL)
             status = os.waitpid(process, 0)[1]
-            said = pipe.readall().decode()
+            said = (said + pipe.readall()).decode()
         assert ready == b"r", "the writer failed"
         assert os.WTERMSIG(status) == signal.SIGKILL
         for done in range(number, number + said.count("a")):
