@@ -9,7 +9,7 @@
 
 use super::matmul::Finish;
 use super::simd::{Kernel, LANES, Simd, load_upto};
-use super::tiling::{self, LINE, MAX_COLUMNS, Next, pick_tile};
+use super::tiling::{self, LINE, MAX_COLUMNS, MAX_TILE, Next, pick_tile};
 use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
 use crate::weights::panels::{BLOCK, groups};
 
@@ -228,7 +228,7 @@ pub(super) fn matmul<S: Simd, W: Element>(
             for (i, rows) in row_blocks.clone().enumerate() {
                 let row = rows.start;
                 let mut part = out.part(rows.clone(), column, columns);
-                part.through_whole_panels(simd, |to, out_stride| {
+                part.through_whole_panels::<_, LANES, MAX_TILE>(simd, |to, out_stride| {
                     let tile = Tile::<W> {
                         rows: rows.len(),
                         panels: group,

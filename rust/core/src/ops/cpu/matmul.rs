@@ -11,7 +11,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use super::simd::{Kernel, LANES, Simd};
-use super::tiling::{self, LINE, MAX_COLUMNS, MAX_TILE, Next, pick_tile};
+use super::tiling::{self, LINE, MAX_ROWS, MAX_TILE, Next, pick_tile};
 use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
 use crate::weights::panels::groups;
 
@@ -227,7 +227,7 @@ impl Part {
         for (i, block) in row_blocks.clone().enumerate() {
             let (row, rows) = (block.start, block.len());
             let mut out = out.part(block, column, columns);
-            out.through_whole_panels(simd, |to, out_stride| {
+            out.through_whole_panels::<_, LANES, MAX_TILE>(simd, |to, out_stride| {
                 let tile = Tile {
                     rows,
                     panels: group,
@@ -254,26 +254,27 @@ impl Part {
 }
 
 impl RowsMut<'_> {
-    /// Has a tile of these rows written at a place with room for whole panels: where the rows are, or if they
-    /// have a last panel with less than 16 columns, elsewhere.
+    /// Has a tile of these rows written at a place with room for whole panels of `WIDTH` columns: where the rows
+    /// are, or if their last panel has fewer, in a tile of `LEN` floats elsewhere.
     #[inline(always)]
-    pub(super) fn through_whole_panels<S: Simd>(
+    pub(super) fn through_whole_panels<S: Simd, const WIDTH: usize, const LEN: usize>(
         &mut self,
         simd: S,
         write: impl FnOnce(*mut f32, usize),
     ) {
-        if self.width.is_multiple_of(LANES) {
+        if self.width.is_multiple_of(WIDTH) {
             let (to, stride) = self.raw();
             return write(to, stride);
         }
-        let mut padded = [0.0; MAX_TILE];
-        self.copy_to(simd, &mut padded, MAX_COLUMNS);
-        write(padded.as_mut_ptr(), MAX_COLUMNS);
-        self.copy_from(simd, &padded, MAX_COLUMNS);
+        let stride = LEN / MAX_ROWS;
+        let mut padded = [0.0; LEN];
+        self.copy_to(simd, &mut padded, stride);
+        write(padded.as_mut_ptr(), stride);
+        self.copy_from(simd, &padded, stride);
     }
 
     #[inline(always)]
-    pub(super) fn copy_to<S: Simd>(&self, simd: S, padded: &mut [f32], stride: usize) {
+    fn copy_to<S: Simd>(&self, simd: S, padded: &mut [f32], stride: usize) {
         for (r, padded) in padded.chunks_exact_mut(stride).take(self.count).enumerate() {
             for c in (0..self.width).step_by(LANES) {
                 let v = self.load(simd, r, c, (self.width - c).min(LANES));
@@ -284,7 +285,7 @@ impl RowsMut<'_> {
     }
 
     #[inline(always)]
-    pub(super) fn copy_from<S: Simd>(&mut self, simd: S, padded: &[f32], stride: usize) {
+    fn copy_from<S: Simd>(&mut self, simd: S, padded: &[f32], stride: usize) {
         for (r, padded) in padded.chunks_exact(stride).take(self.count).enumerate() {
             for c in (0..self.width).step_by(LANES) {
                 // SAFETY: a row of `padded` holds the widest tile.

@@ -126,7 +126,7 @@ unsafe fn compiled<S: Simd>(
                     first: k == 0,
                     ahead: next.share(i, row_blocks.len()),
                 };
-                part.through_pairs(simd, |to, stride| {
+                part.through_whole_panels::<_, WIDTH, MAX_TILE>(simd, |to, stride| {
                     // SAFETY: the slices have been taken with as much as is read; there is room for whole pairs of
                     // panels at `to`; `halves` proves the instructions.
                     unsafe { tile.run(from, to, stride) };
@@ -136,20 +136,5 @@ unsafe fn compiled<S: Simd>(
                 }
             }
         }
-    }
-}
-
-impl RowsMut<'_> {
-    /// As [`RowsMut::through_whole_panels`], with room for whole pairs of panels.
-    #[inline(always)]
-    fn through_pairs<S: Simd>(&mut self, simd: S, write: impl FnOnce(*mut f32, usize)) {
-        if self.width.is_multiple_of(WIDTH) {
-            let (to, stride) = self.raw();
-            return write(to, stride);
-        }
-        let mut padded = [0.0; MAX_TILE];
-        self.copy_to(simd, &mut padded, MAX_COLUMNS);
-        write(padded.as_mut_ptr(), MAX_COLUMNS);
-        self.copy_from(simd, &padded, MAX_COLUMNS);
     }
 }
