@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use super::math::exp2;
 use super::matmul::{AsIs, Finish, Panels, matmul};
-use super::simd::{LANES, Simd};
+use super::simd::{LANES, Simd, load_upto, store_upto};
 use super::views::{Rows, RowsMut};
 use crate::ops::{Biases, Heads, Mask};
 
@@ -23,7 +23,8 @@ pub(super) struct Scratch {
     keys: Vec<f32>,
     values: Vec<f32>,
     scores: Vec<f32>,
-    sums: Vec<f32>,
+    /// What each weight of a row is multiplied by.
+    shares: Vec<f32>,
 }
 
 /// Attention within one sequence.
@@ -68,15 +69,15 @@ pub(super) fn attention<S: Simd>(
     let padded = tokens.next_multiple_of(LANES);
     scratch.keys.resize(padded * dim, 0.0);
     scratch.values.resize(dim.next_multiple_of(LANES) * tokens, 0.0);
-    scratch.sums.resize(QUERY_BLOCK, 0.0);
+    scratch.shares.resize(QUERY_BLOCK, 0.0);
     let mut packed = None;
     for head in job.share.clone() {
         let kv_head = job.kv_head(head);
         if packed.replace(kv_head) != Some(kv_head) {
             let (keys, values) =
                 (job.keys.columns(kv_head * dim, dim), job.values.columns(kv_head * dim, dim));
-            pack_keys(keys.iter(), dim, &mut scratch.keys);
-            pack_values(&values.iter(), dim, tokens, &mut scratch.values);
+            pack_keys(simd, keys, &mut scratch.keys);
+            pack_values(simd, values, &mut scratch.values);
         }
         let values = Panels::new(&scratch.values, dim, tokens);
         for first in (0..out.count).step_by(QUERY_BLOCK) {
@@ -95,12 +96,12 @@ pub(super) fn attention<S: Simd>(
             for row in 0..rows {
                 let scores = &mut scratch.scores[row * stride..][..seen.len()];
                 let at = (first + row, seen.start);
-                scratch.sums[row] = job.softmax_without_division(simd, head, at, scores);
+                scratch.shares[row] = 1.0 / job.softmax_without_division(simd, head, at, scores);
             }
             let tokens = seen.start..seen.end.min(tokens);
             let weights = Rows::new(&scratch.scores, rows, tokens.len(), stride);
             let mut out = out.part(first..first + rows, head * dim, dim);
-            matmul(simd, weights, values.inputs(tokens), &mut out, &DividedBy(&scratch.sums));
+            matmul(simd, weights, values.inputs(tokens), &mut out, &Times(&scratch.shares));
         }
     }
 }
@@ -152,49 +153,71 @@ impl AttentionJob<'_> {
     }
 }
 
-/// Each row divided by a number: the part of softmax that can wait until there is less to divide.
-struct DividedBy<'a>(&'a [f32]);
+/// Each row times a number: the part of softmax that can wait until there is less to divide.
+struct Times<'a>(&'a [f32]);
 
-impl<S: Simd> Finish<S> for DividedBy<'_> {
+impl<S: Simd> Finish<S> for Times<'_> {
     #[inline(always)]
     fn finish(&self, simd: S, row: usize, _: usize, v: S::V) -> S::V {
-        simd.div(v, simd.splat(self.0[row]))
+        simd.mul(v, simd.splat(self.0[row]))
+    }
+
+    #[inline(always)]
+    fn after_bias(&self, simd: S, row: usize, _: usize, outputs: &mut [f32]) {
+        let share = simd.splat(self.0[row]);
+        for v in outputs.chunks_mut(LANES) {
+            // SAFETY: the chunk holds as many floats as are read and written.
+            unsafe {
+                let x = simd.mul(load_upto(simd, v.len(), v.as_ptr()), share);
+                store_upto(simd, v.len(), x, v.as_mut_ptr());
+            }
+        }
     }
 }
 
 /// A head's keys as panels of 16 tokens.
 #[inline(always)]
-fn pack_keys<'a>(keys: impl Iterator<Item = &'a [f32]>, dim: usize, panels: &mut [f32]) {
-    let mut count = 0;
-    for (token, key) in keys.enumerate() {
-        let panel = &mut panels[token / LANES * LANES * dim..][..LANES * dim];
-        for (step, &x) in panel.chunks_exact_mut(LANES).zip(key) {
-            step[token % LANES] = x;
+fn pack_keys<S: Simd>(simd: S, keys: Rows<'_>, panels: &mut [f32]) {
+    let dim = keys.width;
+    // Sixteen dimensions of sixteen keys; zeros where there are no more.
+    let mut square = [0.0; LANES * LANES];
+    for (first, panel) in (0..keys.count).step_by(LANES).zip(panels.chunks_exact_mut(LANES * dim)) {
+        let count = (keys.count - first).min(LANES);
+        if count < LANES {
+            square.fill(0.0);
         }
-        count = token + 1;
-    }
-    // What an earlier sequence left behind the last token would only be computed for nothing, but a
-    // NaN in it would be slow.
-    let ragged = count % LANES;
-    if ragged > 0 {
-        let panel = &mut panels[count / LANES * LANES * dim..];
-        panel.chunks_exact_mut(LANES).for_each(|step| step[ragged..].fill(0.0));
+        for (d, columns) in (0..dim).step_by(LANES).zip(panel.chunks_mut(LANES * LANES)) {
+            let n = (dim - d).min(LANES);
+            for (key, row) in
+                keys.rows(first..first + count).iter().zip(square.chunks_exact_mut(LANES))
+            {
+                // SAFETY: a key has `n` numbers from `d` on, and a row of the square room for 16.
+                unsafe { simd.store(load_upto(simd, n, key[d..d + n].as_ptr()), row.as_mut_ptr()) };
+            }
+            if n == LANES {
+                // SAFETY: both are squares, and not the same.
+                unsafe { simd.transpose(square.as_ptr(), LANES, columns.as_mut_ptr()) };
+            } else {
+                let mut whole = [0.0; LANES * LANES];
+                // SAFETY: both are squares, and not the same.
+                unsafe { simd.transpose(square.as_ptr(), LANES, whole.as_mut_ptr()) };
+                columns.copy_from_slice(&whole[..columns.len()]);
+            }
+        }
     }
 }
 
 /// A head's values as panels of 16 dimensions.
 #[inline(always)]
-fn pack_values<'a>(
-    values: &(impl Iterator<Item = &'a [f32]> + Clone),
-    dim: usize,
-    tokens: usize,
-    panels: &mut [f32],
-) {
+fn pack_values<S: Simd>(simd: S, values: Rows<'_>, panels: &mut [f32]) {
+    let (dim, tokens) = (values.width, values.count);
     for (first, panel) in (0..dim).step_by(LANES).zip(panels.chunks_exact_mut(LANES * tokens)) {
-        let count = (dim - first).min(LANES);
-        for (value, step) in values.clone().zip(panel.chunks_exact_mut(LANES)) {
-            step[..count].copy_from_slice(&value[first..first + count]);
-            step[count..].fill(0.0);
+        let n = (dim - first).min(LANES);
+        for (value, step) in values.iter().zip(panel.chunks_exact_mut(LANES)) {
+            // SAFETY: a value has `n` numbers from `first` on, and a step room for 16.
+            unsafe {
+                simd.store(load_upto(simd, n, value[first..first + n].as_ptr()), step.as_mut_ptr());
+            }
         }
     }
 }

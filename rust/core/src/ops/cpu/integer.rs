@@ -7,7 +7,7 @@
 //! text's vector independent of the batch it is computed in.
 #![allow(unsafe_code)]
 
-use super::matmul::Finish;
+use super::matmul::{Biases, Finish};
 use super::simd::{Kernel, LANES, Simd, load_upto};
 use super::tiling::{self, LINE, MAX_COLUMNS, MAX_TILE, Next, pick_tile};
 use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
@@ -77,6 +77,8 @@ pub(super) trait Element: Copy + Default {
     /// The scale and the zero of inputs between `low` ≤ 0 and `high` ≥ 0.
     fn range(low: f32, high: f32) -> (f32, f32);
 
+    /// Rounds to the nearest integers of the range, and writes them.
+    ///
     /// # Safety
     /// 16 inputs are writable from the `at`th on.
     unsafe fn store<S: Simd>(simd: S, integers: S::V, to: *mut i32, at: usize);
@@ -120,8 +122,6 @@ impl Element for i8 {
 
     #[inline(always)]
     unsafe fn store<S: Simd>(simd: S, integers: S::V, to: *mut i32, at: usize) {
-        // Both ends may have been rounded outwards.
-        let integers = simd.min(simd.splat(255.0), simd.max(simd.splat(0.0), integers));
         // SAFETY: the caller vouches for the room.
         unsafe { simd.store_u8(integers, to.cast::<u8>().add(at)) }
     }
@@ -131,6 +131,9 @@ impl Element for i8 {
         simd.dot_quads(sums, a, w)
     }
 }
+
+/// Rows whose ranges are found before they are quantized: few enough to stay in the first-level cache.
+const ROWS_AT_ONCE: usize = 4;
 
 /// Quantized rows.
 #[derive(Debug, Default)]
@@ -155,24 +158,22 @@ impl Inputs {
             self.groups.resize(len, 0);
         }
         self.ranges.clear();
-        for row in 0..rows.count {
-            let floats = &rows.data[row * rows.stride..][..rows.width];
-            let groups = &mut self.groups[row * self.stride..][..self.stride];
-            for (block, floats) in floats.chunks(BLOCK).enumerate() {
+        // The ranges of some rows first: nothing waits for a range, then, while those of others are found.
+        for first in (0..rows.count).step_by(ROWS_AT_ONCE) {
+            let some = first..rows.count.min(first + ROWS_AT_ONCE);
+            let row = |row: usize| &rows.data[row * rows.stride..][..rows.width];
+            for floats in some.clone().flat_map(|i| row(i).chunks(BLOCK)) {
                 let (low, high) = extremes(simd, floats);
-                let (scale, zero) = W::range(low, high);
-                self.ranges.push((scale, zero));
-                // A NaN of a scale stays in the results whatever the integers are.
-                let inverse = simd.splat(if scale > 0.0 { 1.0 / scale } else { 0.0 });
-                let zero = simd.splat(zero);
-                let first = block * BLOCK;
-                for (i, chunk) in (first..).step_by(LANES).zip(floats.chunks(LANES)) {
-                    // SAFETY: the chunk holds as many floats as are read; a row of groups holds the
-                    // rounded-up number of inputs.
+                self.ranges.push(W::range(low, high));
+            }
+            for i in some {
+                let groups = &mut self.groups[i * self.stride..][..self.stride];
+                let ranges = &self.ranges[i * self.blocks..];
+                for ((block, floats), &range) in row(i).chunks(BLOCK).enumerate().zip(ranges) {
+                    // SAFETY: a row of groups holds the rounded-up number of inputs.
                     unsafe {
-                        let x = load_upto(simd, chunk.len(), chunk.as_ptr());
-                        let integers = simd.add(simd.round(simd.mul(x, inverse)), zero);
-                        W::store(simd, integers, groups.as_mut_ptr(), i);
+                        let to = groups.as_mut_ptr();
+                        quantize_block::<S, W>(simd, floats, range, to, block * BLOCK);
                     }
                 }
             }
@@ -180,20 +181,71 @@ impl Inputs {
     }
 }
 
+/// Writes the integers of a block from the `at`th on.
+///
+/// # Safety
+/// As many as the block has, rounded up to 16, are writable there.
+#[inline(always)]
+unsafe fn quantize_block<S: Simd, W: Element>(
+    simd: S,
+    floats: &[f32],
+    (scale, zero): (f32, f32),
+    to: *mut i32,
+    at: usize,
+) {
+    // A NaN of a scale stays in the results whatever the integers are.
+    let inverse = simd.splat(if scale > 0.0 { 1.0 / scale } else { 0.0 });
+    let zero = simd.splat(zero);
+    // Not `mul_add`, which rounds twice where the processor has no such instruction.
+    let integers = |x: S::V| simd.add(simd.mul(x, inverse), zero);
+    let (chunks, rest) = floats.as_chunks::<LANES>();
+    for (i, chunk) in chunks.iter().enumerate() {
+        // SAFETY: the chunk is of 16 floats; there is room for them.
+        unsafe { W::store(simd, integers(simd.load(chunk.as_ptr())), to, at + i * LANES) };
+    }
+    if !rest.is_empty() {
+        // SAFETY: as many floats are read as there are; there is room for 16.
+        unsafe {
+            let x = load_upto(simd, rest.len(), rest.as_ptr());
+            W::store(simd, integers(x), to, at + chunks.len() * LANES);
+        }
+    }
+}
+
 /// The lowest and the highest of some numbers and zero; NaN if one of them is not finite.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)]
 fn extremes<S: Simd>(simd: S, floats: &[f32]) -> (f32, f32) {
+    // Several at once, as each waits for the one before.
+    const CHAINS: usize = 4;
     let zero = simd.splat(0.0);
-    let (mut low, mut high, mut finite) = (zero, zero, zero);
-    for chunk in floats.chunks(LANES) {
+    let mut low = [zero; CHAINS];
+    let mut high = [zero; CHAINS];
+    let mut finite = [zero; CHAINS];
+    let (chunks, rest) = floats.as_chunks::<{ CHAINS * LANES }>();
+    for chunk in chunks {
+        for i in 0..CHAINS {
+            // SAFETY: the chunk holds as many floats as are read.
+            let x = unsafe { simd.load(chunk[i * LANES..].as_ptr()) };
+            low[i] = simd.min(low[i], x);
+            high[i] = simd.max(high[i], x);
+            finite[i] = simd.mul_add(x, zero, finite[i]);
+        }
+    }
+    for chunk in rest.chunks(LANES) {
         // SAFETY: the chunk holds as many floats as are read.
         let x = unsafe { load_upto(simd, chunk.len(), chunk.as_ptr()) };
-        low = simd.min(low, x);
-        high = simd.max(high, x);
-        finite = simd.mul_add(x, zero, finite);
+        low[0] = simd.min(low[0], x);
+        high[0] = simd.max(high[0], x);
+        finite[0] = simd.mul_add(x, zero, finite[0]);
     }
-    let finite = simd.sum(finite);
-    (finite - simd.largest(simd.sub(zero, low)), finite + simd.largest(high))
+    for i in 1..CHAINS {
+        low[0] = simd.min(low[0], low[i]);
+        high[0] = simd.max(high[0], high[i]);
+        finite[0] = simd.add(finite[0], finite[i]);
+    }
+    let finite = simd.sum(finite[0]);
+    (finite - simd.largest(simd.sub(zero, low[0])), finite + simd.largest(high[0]))
 }
 
 /// `out = finish(a · weightᵀ)`, in the columns that `out` asks for.
@@ -221,11 +273,14 @@ pub(super) fn matmul<S: Simd, W: Element>(
         for (block, first) in (0..a.width).step_by(BLOCK).enumerate() {
             let steps = (a.width - first).min(BLOCK).div_ceil(W::GROUP);
             let [scale, sum] = weight.scales(block, column, columns, &mut padded);
+            let last = block + 1 == blocks;
+            let bias = if last { Biases::of(finish, column, columns) } else { Biases::NONE };
             let following =
                 if first + BLOCK < a.width { (first + BLOCK) * LANES } else { group * panel_len };
             let next = Next::new(panels, following, panel_len, group, BLOCK * LANES);
             let row_blocks = tiling::row_blocks(S::TILES, a.count, group);
-            for (i, rows) in row_blocks.clone().enumerate() {
+            let shares = next.shares(row_blocks.len());
+            for (rows, ahead) in row_blocks.zip(shares) {
                 let row = rows.start;
                 let mut part = out.part(rows.clone(), column, columns);
                 part.through_whole_panels::<_, LANES, MAX_TILE>(simd, |to, out_stride| {
@@ -241,17 +296,18 @@ pub(super) fn matmul<S: Simd, W: Element>(
                         blocks,
                         scale: scale.as_ptr(),
                         sum: sum.as_ptr(),
+                        bias: bias.as_ptr(),
                         out: to,
                         out_stride,
                         first: block == 0,
-                        ahead: next.share(i, row_blocks.len()),
+                        ahead,
                     };
                     // SAFETY: `quantize` has made `rows` rows of `stride` groups, of which `steps` follow,
                     // and of `blocks` ranges; `Quantized::new` checked that `group` panels have as many from
-                    // `first` on; `scales` gave whole panels, and there is room for whole panels at `to`.
+                    // `first` on; `scales` and `Biases` gave whole panels, and there is room for whole panels at `to`.
                     unsafe { simd.call(&tile) };
                 });
-                if block + 1 == blocks {
+                if last {
                     part.finish(simd, row, column, finish);
                 }
             }
@@ -328,6 +384,8 @@ struct Tile<W> {
     /// Of each column.
     scale: *const f32,
     sum: *const f32,
+    /// What is added to each column in the end.
+    bias: *const f32,
     out: *mut f32,
     out_stride: usize,
     /// Whether this is the first block, so that `out` holds nothing yet.
@@ -341,7 +399,7 @@ impl<S: Simd, W: Element> Kernel<S> for Tile<W> {
     ///
     /// # Safety
     /// `rows` rows of `steps` groups are readable at `a`; `panels` panels of as many groups of 16
-    /// outputs are readable at `panel`, a range of every row at `ranges`, `16 panels` floats at `scale` and `sum`;
+    /// outputs are readable at `panel`, a range of every row at `ranges`, `16 panels` floats at `scale`, `sum` and `bias`;
     /// `rows` rows of as many are readable and writable at `out`.
     #[inline(always)]
     unsafe fn run(&self, simd: S) {
@@ -391,6 +449,7 @@ impl<W: Element> Tile<W> {
                     let totals = simd.load(self.sum.add(p * LANES));
                     let product = simd.mul_add(zero, totals, simd.to_float(sums[r][p]));
                     let mut v = simd.mul(simd.mul(product, scale), scales);
+                    v = simd.add(v, simd.load(self.bias.add(p * LANES)));
                     let to = self.out.add(r * self.out_stride + p * LANES);
                     if !self.first {
                         v = simd.add(simd.load(to), v);

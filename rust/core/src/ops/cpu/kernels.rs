@@ -19,7 +19,7 @@ use super::matmul::{Finish, Panels, matmul};
 pub(super) use super::rows::{NormJob, TableData};
 use super::rows::{add_table_row, norm_row, rotate_head};
 pub(super) use super::scan::{scan, select};
-use super::simd::Simd;
+use super::simd::{LANES, Simd, combine, load_upto, store_upto};
 use super::stored::{self, Stored};
 use super::views::{Rows, RowsMut};
 use crate::ops::{Activation, Rotations};
@@ -145,6 +145,11 @@ pub(super) fn linear<S: Simd>(
 
 impl<S: Simd> Finish<S> for LinearJob<'_> {
     #[inline(always)]
+    fn bias(&self) -> Option<&[f32]> {
+        self.bias
+    }
+
+    #[inline(always)]
     fn finish(&self, simd: S, row: usize, column: usize, mut v: S::V) -> S::V {
         if let Some(bias) = self.bias {
             v = simd.add(v, sixteen(simd, bias, column));
@@ -154,6 +159,53 @@ impl<S: Simd> Finish<S> for LinearJob<'_> {
             Then::Activate(activation) => activate(simd, activation, v),
             Then::Add(other) => simd.add(v, sixteen(simd, self.row_of(other, row), column)),
             Then::Multiply(other) => simd.mul(v, sixteen(simd, self.row_of(other, row), column)),
+        }
+    }
+
+    /// Decides once for a row, and not again for every sixteen outputs, what happens to them.
+    #[inline(always)]
+    fn after_bias(&self, simd: S, row: usize, column: usize, outputs: &mut [f32]) {
+        match self.then {
+            Then::Nothing => {}
+            Then::Activate(activation) => activate_all(simd, activation, outputs),
+            Then::Add(other) => {
+                combine(simd, outputs, &self.row_of(other, row)[column..], S::add);
+            }
+            Then::Multiply(other) => {
+                combine(simd, outputs, &self.row_of(other, row)[column..], S::mul);
+            }
+        }
+    }
+}
+
+/// The activation of each of some outputs.
+#[inline(always)]
+fn activate_all<S: Simd>(simd: S, activation: Activation, outputs: &mut [f32]) {
+    // The same with a constant: the compiler would decide again for every sixteen.
+    match activation {
+        Activation::Gelu => activate_each(simd, Activation::Gelu, outputs),
+        Activation::GeluTanh => activate_each(simd, Activation::GeluTanh, outputs),
+        Activation::Relu => activate_each(simd, Activation::Relu, outputs),
+        Activation::Silu => activate_each(simd, Activation::Silu, outputs),
+    }
+}
+
+#[inline(always)]
+#[allow(unsafe_code)]
+fn activate_each<S: Simd>(simd: S, activation: Activation, outputs: &mut [f32]) {
+    let (chunks, rest) = outputs.as_chunks_mut::<LANES>();
+    for v in chunks {
+        // SAFETY: the chunk is of sixteen.
+        unsafe {
+            simd.store(activate(simd, activation, simd.load(v.as_ptr())), v.as_mut_ptr());
+        }
+    }
+    let n = rest.len();
+    if n > 0 {
+        // SAFETY: as many floats are read and written as there are.
+        unsafe {
+            let x = activate(simd, activation, load_upto(simd, n, rest.as_ptr()));
+            store_upto(simd, n, x, rest.as_mut_ptr());
         }
     }
 }
@@ -172,7 +224,7 @@ impl LinearJob<'_> {
 fn sixteen<S: Simd>(simd: S, floats: &[f32], at: usize) -> S::V {
     let floats = &floats[at..];
     // SAFETY: as many floats are read as the slice holds, 16 at most.
-    unsafe { super::simd::load_upto(simd, floats.len(), floats.as_ptr()) }
+    unsafe { load_upto(simd, floats.len(), floats.as_ptr()) }
 }
 
 /// Memory that attention needs beside its input and output.

@@ -10,8 +10,8 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::simd::{Kernel, LANES, Simd};
-use super::tiling::{self, LINE, MAX_ROWS, MAX_TILE, Next, pick_tile};
+use super::simd::{Kernel, LANES, Simd, combine};
+use super::tiling::{self, LINE, MAX_COLUMNS, MAX_ROWS, MAX_TILE, Next, pick_tile};
 use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
 use crate::weights::panels::groups;
 
@@ -121,8 +121,16 @@ const AT_ONCE: usize = 4;
 /// A trait and not a closure: only a function that is always inlined is compiled with the
 /// instructions of the kernel around it.
 pub(super) trait Finish<S: Simd> {
-    /// The final value of output features `column..column + 16` of a row.
+    /// What is added to each output feature first.
+    fn bias(&self) -> Option<&[f32]> {
+        None
+    }
+
+    /// The final value of output features `column..column + 16` of a row, whose bias is not added yet.
     fn finish(&self, simd: S, row: usize, column: usize, v: S::V) -> S::V;
+
+    /// What happens after the bias to `outputs` of a row, of which the first is that `column`'s.
+    fn after_bias(&self, simd: S, row: usize, column: usize, outputs: &mut [f32]);
 }
 
 /// Nothing happens.
@@ -132,6 +140,33 @@ impl<S: Simd> Finish<S> for AsIs {
     #[inline(always)]
     fn finish(&self, _: S, _: usize, _: usize, v: S::V) -> S::V {
         v
+    }
+
+    #[inline(always)]
+    fn after_bias(&self, _: S, _: usize, _: usize, _: &mut [f32]) {}
+}
+
+/// The biases of a tile's columns, or zeros, in whole panels.
+#[repr(align(64))]
+pub(super) struct Biases([f32; MAX_COLUMNS]);
+
+impl Biases {
+    /// What a tile adds that is not the last of its columns.
+    pub(super) const NONE: Self = Self([0.0; MAX_COLUMNS]);
+
+    /// # Panics
+    /// If the columns are more than those of the widest tile.
+    #[inline(always)]
+    pub(super) fn of<S: Simd>(finish: &impl Finish<S>, column: usize, columns: usize) -> Self {
+        let mut biases = Self::NONE;
+        if let Some(bias) = finish.bias() {
+            biases.0[..columns].copy_from_slice(&bias[column..column + columns]);
+        }
+        biases
+    }
+
+    pub(super) fn as_ptr(&self) -> *const f32 {
+        self.0.as_ptr()
     }
 }
 
@@ -223,8 +258,11 @@ impl Part {
         let &Self { column, columns, group, k, steps, next } = self;
         let needed = (group - 1) * stride + steps.next_multiple_of(W::GROUP) * LANES;
         assert!(needed <= panels.len(), "panels");
+        let last = k + steps == a.width;
+        let bias = if last { Biases::of(finish, column, columns) } else { Biases::NONE };
         let row_blocks = tiling::row_blocks(S::TILES, a.count, group);
-        for (i, block) in row_blocks.clone().enumerate() {
+        let shares = next.shares(row_blocks.len());
+        for (block, ahead) in row_blocks.zip(shares) {
             let (row, rows) = (block.start, block.len());
             let mut out = out.part(block, column, columns);
             out.through_whole_panels::<_, LANES, MAX_TILE>(simd, |to, out_stride| {
@@ -239,14 +277,15 @@ impl Part {
                     out: to,
                     out_stride,
                     first: k == 0,
-                    ahead: next.share(i, row_blocks.len()),
+                    bias: bias.as_ptr(),
+                    ahead,
                 };
                 // SAFETY: `Rows::new` checked that rows `row..row + rows` hold `k..k + steps` inputs;
                 // `group` panels hold `steps` groups, as was just asserted; there is room for whole panels
-                // at `to`.
+                // at `to`, and there are as many biases.
                 unsafe { simd.call(&tile) };
             });
-            if k + steps == a.width {
+            if last {
                 out.finish(simd, row, column, finish);
             }
         }
@@ -295,8 +334,26 @@ impl RowsMut<'_> {
         }
     }
 
-    /// Finishes a tile whose first element is at (`row`, `column`) of the whole output. Apart from
-    /// the product, because an activation beside it would push its sums out of the registers.
+    /// Finishes a tile to which the bias is not added yet.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only AVX-512 needs it"))]
+    #[inline(always)]
+    pub(super) fn finish_with_bias<S: Simd>(
+        &mut self,
+        simd: S,
+        row: usize,
+        column: usize,
+        finish: &impl Finish<S>,
+    ) {
+        if let Some(bias) = finish.bias() {
+            for r in 0..self.count {
+                combine(simd, self.row_mut(r), &bias[column..], S::add);
+            }
+        }
+        self.finish(simd, row, column, finish);
+    }
+
+    /// Finishes a tile to which the bias is added, and whose first element is at (`row`, `column`) of the whole
+    /// output. Apart from the product, because an activation beside it would push its sums out of the registers.
     #[inline(always)]
     pub(super) fn finish<S: Simd>(
         &mut self,
@@ -306,11 +363,7 @@ impl RowsMut<'_> {
         finish: &impl Finish<S>,
     ) {
         for r in 0..self.count {
-            for c in (0..self.width).step_by(LANES) {
-                let n = (self.width - c).min(LANES);
-                let v = finish.finish(simd, row + r, column + c, self.load(simd, r, c, n));
-                self.store(simd, r, c, n, v);
-            }
+            finish.after_bias(simd, row + r, column, self.row_mut(r));
         }
     }
 }
@@ -334,6 +387,8 @@ struct Tile<W> {
     out_stride: usize,
     /// Whether this is the first block of k, so that `out` holds nothing yet.
     first: bool,
+    /// What is added to each column in the end.
+    bias: *const f32,
     /// What is brought near meanwhile.
     ahead: *const u8,
 }
@@ -343,7 +398,8 @@ impl<S: Simd, W: Weight> Kernel<S> for Tile<W> {
     ///
     /// # Safety
     /// `rows` rows of `steps` floats are readable at `a`; `panels` panels of `steps` times 16 weights
-    /// are readable at `panel`; `rows` rows of `16 panels` floats are readable and writable at `out`.
+    /// are readable at `panel`, and `16 panels` floats at `bias`; `rows` rows of as many are readable and writable
+    /// at `out`.
     #[inline(always)]
     unsafe fn run(&self, simd: S) {
         // SAFETY: as this function's.
@@ -387,10 +443,13 @@ impl<W: Weight> Tile<W> {
             unsafe { self.step(simd, step, &rows, 0, &mut sums) };
             rows.step(1);
         }
-        for r in 0..R {
-            for p in 0..P {
+        for p in 0..P {
+            // SAFETY: `run`'s conditions, with p < P.
+            let bias = unsafe { simd.load(self.bias.add(p * LANES)) };
+            for r in 0..R {
+                let v = simd.add(sums[r][p], bias);
                 // SAFETY: `run`'s conditions, with r < R and p < P.
-                unsafe { simd.store(sums[r][p], self.out.add(r * self.out_stride + p * LANES)) };
+                unsafe { simd.store(v, self.out.add(r * self.out_stride + p * LANES)) };
             }
         }
     }

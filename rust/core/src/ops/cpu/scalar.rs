@@ -167,13 +167,13 @@ impl Simd for Scalar {
     #[inline(always)]
     unsafe fn store_i16(self, v: Self::V, to: *mut i16) {
         // SAFETY: the caller vouches for 16 writable integers.
-        unsafe { to.cast::<[i16; LANES]>().write_unaligned(v.map(|x| x as i16)) }
+        unsafe { to.cast::<[i16; LANES]>().write_unaligned(self.round(v).map(|x| x as i16)) }
     }
 
     #[inline(always)]
     unsafe fn store_u8(self, v: Self::V, to: *mut u8) {
         // SAFETY: the caller vouches for 16 writable bytes.
-        unsafe { to.cast::<[u8; LANES]>().write_unaligned(v.map(|x| x as u8)) }
+        unsafe { to.cast::<[u8; LANES]>().write_unaligned(self.round(v).map(|x| x as u8)) }
     }
 
     #[inline(always)]

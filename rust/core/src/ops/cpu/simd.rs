@@ -100,11 +100,15 @@ pub(super) trait Simd: Copy {
     /// Sums of four products of unsigned bytes of `a` with signed ones of `b`, added to `sums`. The
     /// sums of the first and of the last two products must be within 16 bits.
     fn dot_quads(self, sums: Self::I, a: Self::I, b: Self::I) -> Self::I;
+    /// The nearest integers, of two equally near ones the even one, for |v| < 2¹⁵.
+    ///
     /// # Safety
-    /// 16 integers are writable at `to`; `v` are whole numbers that fit.
+    /// 16 integers are writable at `to`.
     unsafe fn store_i16(self, v: Self::V, to: *mut i16);
+    /// The same from 0 to 255, which is what lower and higher ones become, for |v| < 2¹⁵.
+    ///
     /// # Safety
-    /// 16 bytes are writable at `to`; `v` are whole numbers that fit.
+    /// 16 bytes are writable at `to`.
     unsafe fn store_u8(self, v: Self::V, to: *mut u8);
     /// Lane i + lane i+8, then i+4, i+2, i+1.
     fn sum(self, v: Self::V) -> f32;
@@ -163,5 +167,34 @@ pub(super) unsafe fn store_upto<S: Simd>(simd: S, n: usize, v: S::V, to: *mut f3
         let mut lanes = [0.0; LANES];
         simd.store(v, lanes.as_mut_ptr());
         std::ptr::copy_nonoverlapping(lanes.as_ptr(), to, n);
+    }
+}
+
+/// `outputs = operation(outputs, others)`, where there are at least as many others.
+#[inline(always)]
+pub(super) fn combine<S: Simd>(
+    simd: S,
+    outputs: &mut [f32],
+    others: &[f32],
+    operation: impl Fn(S, S::V, S::V) -> S::V,
+) {
+    let others = &others[..outputs.len()];
+    let (chunks, rest) = outputs.as_chunks_mut::<LANES>();
+    let (other_chunks, other_rest) = others.as_chunks::<LANES>();
+    for (v, other) in chunks.iter_mut().zip(other_chunks) {
+        // SAFETY: both are sixteen.
+        unsafe {
+            let x = operation(simd, simd.load(v.as_ptr()), simd.load(other.as_ptr()));
+            simd.store(x, v.as_mut_ptr());
+        }
+    }
+    let n = rest.len();
+    if n > 0 {
+        // SAFETY: both have `n` floats, as the slices are of one length.
+        unsafe {
+            let x = load_upto(simd, n, rest.as_ptr());
+            let x = operation(simd, x, load_upto(simd, n, other_rest.as_ptr()));
+            store_upto(simd, n, x, rest.as_mut_ptr());
+        }
     }
 }

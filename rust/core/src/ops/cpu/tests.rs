@@ -99,8 +99,8 @@ fn rounded(x: &[f32], width: usize, dtype: DType, isa: Isa) -> Vec<f64> {
         }
         let inverse = 1.0 / scale;
         let zero = if dtype == DType::Int8 { (-low / scale).round_ties_even() } else { 0.0 };
-        let most = if dtype == DType::Int8 { 255.0 } else { 2047.0 };
-        let integer = |x: f32| ((x * inverse).round_ties_even() + zero).min(most) - zero;
+        let (least, most) = if dtype == DType::Int8 { (0.0, 255.0) } else { (-2047.0, 2047.0) };
+        let integer = |x: f32| (x * inverse + zero).round_ties_even().clamp(least, most) - zero;
         block.iter().map(|&x| f64::from(integer(x)) * f64::from(scale)).collect()
     };
     x.chunks(width).flat_map(|row| row.chunks(BLOCK).flat_map(round)).collect()

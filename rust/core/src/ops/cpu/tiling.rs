@@ -51,7 +51,10 @@ pub(super) fn row_blocks(
     panels: usize,
 ) -> impl ExactSizeIterator<Item = Range<usize>> + Clone {
     let blocks = rows.div_ceil(tiles[panels - 1]);
-    (0..blocks).map(move |block| block * rows / blocks..(block + 1) * rows / blocks)
+    // Divided once, as each tile would wait for it: the first `more` blocks have one row more than the others.
+    let (rows, more) = (rows / blocks.max(1), rows % blocks.max(1));
+    let start = move |block: usize| block * rows + block.min(more);
+    (0..blocks).map(move |block| start(block)..start(block + 1))
 }
 
 /// Whether no tile is larger than there is room for.
@@ -94,9 +97,10 @@ pub(super) struct Next {
     first: *const u8,
     /// Bytes from one panel to the next.
     stride: usize,
-    panels: usize,
     /// Cache lines of each panel.
     lines: usize,
+    /// Of all panels.
+    all_lines: usize,
 }
 
 impl Next {
@@ -110,19 +114,29 @@ impl Next {
         panels: usize,
         len: usize,
     ) -> Self {
+        let lines = (len * size_of::<W>()).div_ceil(LINE).max(1);
         Self {
             first: data.as_ptr().wrapping_add(first).cast(),
             stride: stride * size_of::<W>(),
-            panels,
-            lines: (len * size_of::<W>()).div_ceil(LINE),
+            lines,
+            all_lines: panels * lines,
         }
     }
 
-    /// Where the share of one of so many blocks of rows begins.
+    /// Where the shares of so many blocks of rows begin, one after the other.
     #[inline(always)]
-    pub(super) fn share(&self, block: usize, blocks: usize) -> *const u8 {
-        let line = block * self.panels * self.lines / blocks;
-        self.first.wrapping_add(line / self.lines * self.stride + line % self.lines * LINE)
+    pub(super) fn shares(self, blocks: usize) -> impl Iterator<Item = *const u8> {
+        let share = self.all_lines / blocks.max(1);
+        let (mut panel, mut line) = (self.first, 0);
+        (0..blocks).map(move |_| {
+            let here = panel.wrapping_add(line * LINE);
+            line += share;
+            while line >= self.lines {
+                line -= self.lines;
+                panel = panel.wrapping_add(self.stride);
+            }
+            here
+        })
     }
 }
 
@@ -170,9 +184,9 @@ mod tests {
     fn shares_of_what_comes_next_are_within_it_and_in_order() {
         let weights = vec![0_u16; 4000];
         let next = Next::new(&weights, 32, 1000, 3, 384);
-        let bytes = |block| next.share(block, 7) as usize - weights.as_ptr() as usize;
-        let starts: Vec<_> = (0..7).map(bytes).collect();
-        assert_eq!(starts[0], 64);
+        let bytes = |share: *const u8| share as usize - weights.as_ptr() as usize;
+        let starts: Vec<_> = next.shares(7).map(bytes).collect();
+        assert_eq!((starts[0], starts.len()), (64, 7));
         assert!(starts.is_sorted());
         assert!(starts.iter().all(|start| (start - 64) % 2000 < 768 && *start < 64 + 6000));
     }

@@ -119,6 +119,17 @@ impl<'a> RowsMut<'a> {
         (self.data, self.stride)
     }
 
+    /// A row of a view that is written as a whole.
+    ///
+    /// # Panics
+    /// If it is not there, or only some columns are to be written.
+    #[inline(always)]
+    pub(super) fn row_mut(&mut self, row: usize) -> &mut [f32] {
+        assert!(row < self.count && self.columns.len() == self.width, "outside of the matrix");
+        // SAFETY: it is inside, and nobody else touches columns that are written through this.
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(row * self.stride), self.width) }
+    }
+
     /// Up to 16 floats of a row.
     ///
     /// # Panics

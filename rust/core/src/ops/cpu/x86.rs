@@ -565,7 +565,10 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn store_u8(self, v: Self::V, to: *mut u8) {
         // SAFETY: see above.
-        unsafe { _mm_storeu_si128(to.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v))) }
+        unsafe {
+            let integers = _mm512_max_epi32(_mm512_cvtps_epi32(v), _mm512_setzero_si512());
+            _mm_storeu_si128(to.cast(), _mm512_cvtusepi32_epi8(integers));
+        }
     }
 
     #[inline(always)]

@@ -114,7 +114,8 @@ unsafe fn compiled<S: Simd>(
                 if k + BLOCK < a.width { (k + BLOCK) * LANES } else { count * panel_len };
             let next = Next::new(panels, following, panel_len, count, BLOCK * LANES);
             let row_blocks = tiling::row_blocks(TILES, a.count, pairs);
-            for (i, rows) in row_blocks.clone().enumerate() {
+            let shares = next.shares(row_blocks.len());
+            for (rows, ahead) in row_blocks.zip(shares) {
                 let row = rows.start;
                 let mut part = out.part(rows.clone(), column, columns);
                 let tile = Tile {
@@ -124,7 +125,7 @@ unsafe fn compiled<S: Simd>(
                     steps,
                     scales: scales[rows.clone()].as_ptr(),
                     first: k == 0,
-                    ahead: next.share(i, row_blocks.len()),
+                    ahead,
                 };
                 part.through_whole_panels::<_, WIDTH, MAX_TILE>(simd, |to, stride| {
                     // SAFETY: the slices have been taken with as much as is read; there is room for whole pairs of
@@ -132,7 +133,7 @@ unsafe fn compiled<S: Simd>(
                     unsafe { tile.run(from, to, stride) };
                 });
                 if k + steps == a.width {
-                    part.finish(simd, row, column, finish);
+                    part.finish_with_bias(simd, row, column, finish);
                 }
             }
         }
