@@ -273,8 +273,7 @@ pub(super) fn matmul<S: Simd, W: Element>(
         for (block, first) in (0..a.width).step_by(BLOCK).enumerate() {
             let steps = (a.width - first).min(BLOCK).div_ceil(W::GROUP);
             let [scale, sum] = weight.scales(block, column, columns, &mut padded);
-            let last = block + 1 == blocks;
-            let bias = if last { Biases::of(finish, column, columns) } else { Biases::NONE };
+            let bias = Biases::of(finish, column, columns);
             let following =
                 if first + BLOCK < a.width { (first + BLOCK) * LANES } else { group * panel_len };
             let next = Next::new(panels, following, panel_len, group, BLOCK * LANES);
@@ -296,10 +295,10 @@ pub(super) fn matmul<S: Simd, W: Element>(
                         blocks,
                         scale: scale.as_ptr(),
                         sum: sum.as_ptr(),
-                        bias: bias.as_ptr(),
                         out: to,
                         out_stride,
                         first: block == 0,
+                        bias: bias.as_ptr(),
                         ahead,
                     };
                     // SAFETY: `quantize` has made `rows` rows of `stride` groups, of which `steps` follow,
@@ -307,7 +306,7 @@ pub(super) fn matmul<S: Simd, W: Element>(
                     // `first` on; `scales` and `Biases` gave whole panels, and there is room for whole panels at `to`.
                     unsafe { simd.call(&tile) };
                 });
-                if last {
+                if block + 1 == blocks {
                     part.finish(simd, row, column, finish);
                 }
             }
@@ -384,12 +383,12 @@ struct Tile<W> {
     /// Of each column.
     scale: *const f32,
     sum: *const f32,
-    /// What is added to each column in the end.
-    bias: *const f32,
     out: *mut f32,
     out_stride: usize,
     /// Whether this is the first block, so that `out` holds nothing yet.
     first: bool,
+    /// What each column's sums begin with, then.
+    bias: *const f32,
     /// What is brought near meanwhile.
     ahead: *const u8,
 }
@@ -438,6 +437,9 @@ impl<W: Element> Tile<W> {
             });
             rows.step(1);
         }
+        // Of the first block, every row is that of the biases.
+        let (before, stride) =
+            if self.first { (self.bias, 0) } else { (self.out.cast_const(), self.out_stride) };
         for_each_row!(r in R {
             // SAFETY: `run`'s conditions, with r < R.
             let (scale, zero) = unsafe { *self.ranges.add(r * self.blocks) };
@@ -448,13 +450,9 @@ impl<W: Element> Tile<W> {
                     let scales = simd.load(self.scale.add(p * LANES));
                     let totals = simd.load(self.sum.add(p * LANES));
                     let product = simd.mul_add(zero, totals, simd.to_float(sums[r][p]));
-                    let mut v = simd.mul(simd.mul(product, scale), scales);
-                    v = simd.add(v, simd.load(self.bias.add(p * LANES)));
-                    let to = self.out.add(r * self.out_stride + p * LANES);
-                    if !self.first {
-                        v = simd.add(simd.load(to), v);
-                    }
-                    simd.store(v, to);
+                    let sum = simd.load(before.add(r * stride + p * LANES));
+                    let sum = simd.mul_add(product, simd.mul(scale, scales), sum);
+                    simd.store(sum, self.out.add(r * self.out_stride + p * LANES));
                 }
             }
         });

@@ -146,19 +146,16 @@ impl<S: Simd> Finish<S> for AsIs {
     fn after_bias(&self, _: S, _: usize, _: usize, _: &mut [f32]) {}
 }
 
-/// The biases of a tile's columns, or zeros, in whole panels.
+/// The biases of a tile's columns, or zeros, in whole panels: what its sums begin with.
 #[repr(align(64))]
 pub(super) struct Biases([f32; MAX_COLUMNS]);
 
 impl Biases {
-    /// What a tile adds that is not the last of its columns.
-    pub(super) const NONE: Self = Self([0.0; MAX_COLUMNS]);
-
     /// # Panics
     /// If the columns are more than those of the widest tile.
     #[inline(always)]
     pub(super) fn of<S: Simd>(finish: &impl Finish<S>, column: usize, columns: usize) -> Self {
-        let mut biases = Self::NONE;
+        let mut biases = Self([0.0; MAX_COLUMNS]);
         if let Some(bias) = finish.bias() {
             biases.0[..columns].copy_from_slice(&bias[column..column + columns]);
         }
@@ -258,8 +255,7 @@ impl Part {
         let &Self { column, columns, group, k, steps, next } = self;
         let needed = (group - 1) * stride + steps.next_multiple_of(W::GROUP) * LANES;
         assert!(needed <= panels.len(), "panels");
-        let last = k + steps == a.width;
-        let bias = if last { Biases::of(finish, column, columns) } else { Biases::NONE };
+        let bias = Biases::of(finish, column, columns);
         let row_blocks = tiling::row_blocks(S::TILES, a.count, group);
         let shares = next.shares(row_blocks.len());
         for (block, ahead) in row_blocks.zip(shares) {
@@ -285,7 +281,7 @@ impl Part {
                 // at `to`, and there are as many biases.
                 unsafe { simd.call(&tile) };
             });
-            if last {
+            if k + steps == a.width {
                 out.finish(simd, row, column, finish);
             }
         }
@@ -301,15 +297,19 @@ impl RowsMut<'_> {
         simd: S,
         write: impl FnOnce(*mut f32, usize),
     ) {
-        if self.width.is_multiple_of(WIDTH) {
-            let (to, stride) = self.raw();
-            return write(to, stride);
+        let mut padded = None;
+        let (to, stride) = if self.width.is_multiple_of(WIDTH) {
+            self.raw()
+        } else {
+            let padded = padded.insert([0.0; LEN]);
+            self.copy_to(simd, padded, LEN / MAX_ROWS);
+            (padded.as_mut_ptr(), LEN / MAX_ROWS)
+        };
+        // In one place, or the compiler would make a function of it that is called for every tile.
+        write(to, stride);
+        if let Some(padded) = padded {
+            self.copy_from(simd, &padded, LEN / MAX_ROWS);
         }
-        let stride = LEN / MAX_ROWS;
-        let mut padded = [0.0; LEN];
-        self.copy_to(simd, &mut padded, stride);
-        write(padded.as_mut_ptr(), stride);
-        self.copy_from(simd, &padded, stride);
     }
 
     #[inline(always)]
@@ -387,7 +387,7 @@ struct Tile<W> {
     out_stride: usize,
     /// Whether this is the first block of k, so that `out` holds nothing yet.
     first: bool,
-    /// What is added to each column in the end.
+    /// What each column's sums begin with, then.
     bias: *const f32,
     /// What is brought near meanwhile.
     ahead: *const u8,
@@ -415,14 +415,14 @@ impl<W: Weight> Tile<W> {
     #[inline(always)]
     #[allow(clippy::needless_range_loop)]
     unsafe fn multiply<const R: usize, const P: usize>(&self, simd: impl Simd) {
+        // Of the first block, every row is that of the biases.
+        let (before, stride) =
+            if self.first { (self.bias, 0) } else { (self.out.cast_const(), self.out_stride) };
         let mut sums = [[simd.splat(0.0); P]; R];
-        if !self.first {
-            for r in 0..R {
-                for p in 0..P {
-                    // SAFETY: `run`'s conditions, with r < R and p < P.
-                    sums[r][p] =
-                        unsafe { simd.load(self.out.add(r * self.out_stride + p * LANES)) };
-                }
+        for r in 0..R {
+            for p in 0..P {
+                // SAFETY: `run`'s conditions, with r < R and p < P.
+                sums[r][p] = unsafe { simd.load(before.add(r * stride + p * LANES)) };
             }
         }
         let mut rows = RowPointers::<_, R>::new(self.a, self.a_stride);
@@ -443,13 +443,10 @@ impl<W: Weight> Tile<W> {
             unsafe { self.step(simd, step, &rows, 0, &mut sums) };
             rows.step(1);
         }
-        for p in 0..P {
-            // SAFETY: `run`'s conditions, with p < P.
-            let bias = unsafe { simd.load(self.bias.add(p * LANES)) };
-            for r in 0..R {
-                let v = simd.add(sums[r][p], bias);
+        for r in 0..R {
+            for p in 0..P {
                 // SAFETY: `run`'s conditions, with r < R and p < P.
-                unsafe { simd.store(v, self.out.add(r * self.out_stride + p * LANES)) };
+                unsafe { simd.store(sums[r][p], self.out.add(r * self.out_stride + p * LANES)) };
             }
         }
     }

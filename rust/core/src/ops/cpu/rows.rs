@@ -82,16 +82,23 @@ pub(super) fn norm_row<S: Simd>(simd: S, x: &mut [f32], job: &NormJob<'_>) {
         if job.centred { simd.splat(sum_of_powers::<S, 1>(simd, x, zero) / n) } else { zero };
     let variance = sum_of_powers::<S, 2>(simd, x, mean) / n;
     let scale = simd.splat((1.0 / f64::from(variance + job.epsilon).sqrt()) as f32);
-    for (i, x) in x.chunks_mut(LANES).enumerate() {
-        let (n, at) = (x.len(), i * LANES);
+    let normalise = |x: &mut [f32], at: usize, n: usize| {
         // SAFETY: `x`, weight and bias are of one length (checked above), and have `n` ≤ 16 floats from `at` on.
         unsafe {
-            let centred = simd.sub(load_upto(simd, n, x.as_ptr()), mean);
-            let weight = load_upto(simd, n, job.weight[at..].as_ptr());
-            let bias = job.bias.map_or(zero, |bias| load_upto(simd, n, bias[at..].as_ptr()));
-            let y = simd.mul_add(simd.mul(centred, scale), weight, bias);
-            store_upto(simd, n, y, x.as_mut_ptr());
+            let x = x.as_mut_ptr().add(at);
+            let centred = simd.sub(load_upto(simd, n, x), mean);
+            let weight = load_upto(simd, n, job.weight.as_ptr().add(at));
+            let bias = job.bias.map_or(zero, |bias| load_upto(simd, n, bias.as_ptr().add(at)));
+            store_upto(simd, n, simd.mul_add(simd.mul(centred, scale), weight, bias), x);
         }
+    };
+    // How many there are is known, but at the end: to ask for each sixteen would take as long as all else.
+    let whole = x.len() / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        normalise(x, at, LANES);
+    }
+    if whole < x.len() {
+        normalise(x, whole, x.len() - whole);
     }
 }
 
