@@ -23,8 +23,7 @@ pub(super) struct Scratch {
     keys: Vec<f32>,
     values: Vec<f32>,
     scores: Vec<f32>,
-    /// What each weight of a row is multiplied by.
-    shares: Vec<f32>,
+    sums: Vec<f32>,
 }
 
 /// Attention within one sequence.
@@ -69,7 +68,7 @@ pub(super) fn attention<S: Simd>(
     let padded = tokens.next_multiple_of(LANES);
     scratch.keys.resize(padded * dim, 0.0);
     scratch.values.resize(dim.next_multiple_of(LANES) * tokens, 0.0);
-    scratch.shares.resize(QUERY_BLOCK, 0.0);
+    scratch.sums.resize(QUERY_BLOCK, 0.0);
     let mut packed = None;
     for head in job.share.clone() {
         let kv_head = job.kv_head(head);
@@ -96,12 +95,12 @@ pub(super) fn attention<S: Simd>(
             for row in 0..rows {
                 let scores = &mut scratch.scores[row * stride..][..seen.len()];
                 let at = (first + row, seen.start);
-                scratch.shares[row] = 1.0 / job.softmax_without_division(simd, head, at, scores);
+                scratch.sums[row] = job.softmax_without_division(simd, head, at, scores);
             }
             let tokens = seen.start..seen.end.min(tokens);
             let weights = Rows::new(&scratch.scores, rows, tokens.len(), stride);
             let mut out = out.part(first..first + rows, head * dim, dim);
-            matmul(simd, weights, values.inputs(tokens), &mut out, &Times(&scratch.shares));
+            matmul(simd, weights, values.inputs(tokens), &mut out, &DividedBy(&scratch.sums));
         }
     }
 }
@@ -153,22 +152,22 @@ impl AttentionJob<'_> {
     }
 }
 
-/// Each row times a number: the part of softmax that can wait until there is less to divide.
-struct Times<'a>(&'a [f32]);
+/// Each row divided by a number: the part of softmax that can wait until there is less to divide.
+struct DividedBy<'a>(&'a [f32]);
 
-impl<S: Simd> Finish<S> for Times<'_> {
+impl<S: Simd> Finish<S> for DividedBy<'_> {
     #[inline(always)]
     fn finish(&self, simd: S, row: usize, _: usize, v: S::V) -> S::V {
-        simd.mul(v, simd.splat(self.0[row]))
+        simd.div(v, simd.splat(self.0[row]))
     }
 
     #[inline(always)]
     fn after_bias(&self, simd: S, row: usize, _: usize, outputs: &mut [f32]) {
-        let share = simd.splat(self.0[row]);
+        let sum = simd.splat(self.0[row]);
         for v in outputs.chunks_mut(LANES) {
             // SAFETY: the chunk holds as many floats as are read and written.
             unsafe {
-                let x = simd.mul(load_upto(simd, v.len(), v.as_ptr()), share);
+                let x = simd.div(load_upto(simd, v.len(), v.as_ptr()), sum);
                 store_upto(simd, v.len(), x, v.as_mut_ptr());
             }
         }

@@ -127,23 +127,14 @@ pub(super) fn rotate_head<S: Simd>(simd: S, head: &mut [f32], cos: &[f32], sin: 
 /// Σ (x - mean)ᴾ for P = 1 or 2.
 #[inline(always)]
 fn sum_of_powers<S: Simd, const P: usize>(simd: S, x: &[f32], mean: S::V) -> f32 {
-    let add = |sums: S::V, x: &[f32]| {
-        // SAFETY: the caller has 16 floats.
-        let d = simd.sub(unsafe { simd.load(x.as_ptr()) }, mean);
-        if P == 1 { simd.add(sums, d) } else { simd.mul_add(d, d, sums) }
-    };
-    // Two at once, as each waits for the one before.
-    let mut sums = [simd.splat(0.0); 2];
-    let (pairs, rest) = x.as_chunks::<{ 2 * LANES }>();
-    for pair in pairs {
-        sums[0] = add(sums[0], &pair[..LANES]);
-        sums[1] = add(sums[1], &pair[LANES..]);
-    }
-    let (more, rest) = rest.as_chunks::<LANES>();
-    for more in more {
-        sums[0] = add(sums[0], more);
+    let (chunks, rest) = x.as_chunks::<LANES>();
+    let mut sums = simd.splat(0.0);
+    for chunk in chunks {
+        // SAFETY: the chunk holds 16 floats.
+        let d = simd.sub(unsafe { simd.load(chunk.as_ptr()) }, mean);
+        sums = if P == 1 { simd.add(sums, d) } else { simd.mul_add(d, d, sums) };
     }
     let mean = simd.largest(mean);
     let rest: f32 = rest.iter().map(|x| (x - mean).powi(P as i32)).sum();
-    simd.sum(simd.add(sums[0], sums[1])) + rest
+    simd.sum(sums) + rest
 }
