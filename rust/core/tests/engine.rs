@@ -151,9 +151,12 @@ fn arithmetic_is_chosen_when_a_model_is_opened() {
     }
     let [float32, float16, bfloat16, int16, int8] = &seen[..] else { panic!() };
     let far = largest_difference(float32, int8);
-    for near in [float16, bfloat16, int16] {
+    for (near, name) in [(float16, "float16"), (bfloat16, "bfloat16"), (int16, "int16")] {
         let near = largest_difference(float32, near);
-        assert!(0.0 < near && near < 1e-2 && near < far && far < 3e-2, "{near} {far}");
+        // These weights are numbers of float16: where it is computed in float32, nothing is rounded.
+        let rounded = name != "float16" || matches!(arrowembed::isa(), "avx512fp16" | "amx");
+        assert_eq!(near > 0.0, rounded, "{name}: {near}");
+        assert!(near < 1e-2 && near < far && far < 3e-2, "{name}: {near} {far}");
     }
 }
 

@@ -8,8 +8,9 @@
 
 use std::ops::Range;
 
+use super::finish::{AsIs, Finish};
 use super::math::exp2;
-use super::matmul::{AsIs, Finish, Panels, matmul};
+use super::matmul::{Panels, matmul};
 use super::simd::{LANES, Simd, load_upto, store_upto};
 use super::views::{Rows, RowsMut};
 use crate::ops::{Biases, Heads, Mask};

@@ -11,11 +11,12 @@ pub(super) use super::attention::AttentionJob;
 use super::attention::{self, attention as attention_in_floats};
 #[cfg(test)]
 pub(super) use super::expand::expand;
+use super::finish::Finish;
 #[cfg(target_arch = "x86_64")]
 use super::halves;
 use super::integer::{self, Quantized};
 use super::math::activate;
-use super::matmul::{Finish, Panels, matmul};
+use super::matmul::{Panels, matmul};
 pub(super) use super::rows::{NormJob, TableData};
 use super::rows::{add_table_row, norm_row, rotate_head};
 pub(super) use super::scan::{scan, select};

@@ -2,9 +2,9 @@
 //!
 //! [`load`] takes slices of the map; [`isa`] chooses the instruction set; [`kernels`] are the
 //! operations on whole tensors, over [`matmul`], [`attention`], [`rows`] and [`math`], all written
-//! once over [`simd`]; [`scan`] multiplies queries with stored vectors; [`team`] puts one text on several threads. `x86`, `neon`
-//! and [`scalar`] are the instruction sets; `amx` computes products and attention on tiles, `halves` products in half
-//! precision.
+//! once over [`simd`]; [`finish`] is what happens to a product's sums; [`scan`] multiplies queries with stored vectors;
+//! [`team`] puts one text on several threads. `x86`, `neon` and [`scalar`] are the instruction sets; `amx` computes
+//! products and attention on tiles, `halves` products in half precision.
 // A kernel is compiled for an instruction set only where it is inlined into that set's entry point.
 #![allow(clippy::inline_always)]
 
@@ -12,6 +12,7 @@
 mod amx;
 mod attention;
 mod expand;
+mod finish;
 #[cfg(target_arch = "x86_64")]
 mod halves;
 mod integer;

@@ -9,9 +9,9 @@ use half::f16;
 
 #[cfg(target_arch = "x86_64")]
 use super::amx;
+use super::finish::AsIs;
 use super::isa::{self, Isa};
 use super::kernels::LinearScratch;
-use super::matmul::AsIs;
 use super::simd::{LANES, Simd, load_upto};
 use super::stored::{self, CHUNK, Chunk, Expand};
 use super::views::{Rows, RowsMut};

@@ -12,7 +12,8 @@ mod tests;
 use std::ops::Range;
 
 use super::expand::expand;
-use super::matmul::{Finish, Part};
+use super::finish::Finish;
+use super::matmul::Part;
 use super::simd::{LANES, Simd};
 use super::tiling::{self, Next};
 use super::views::{Rows, RowsMut, expect_shapes};

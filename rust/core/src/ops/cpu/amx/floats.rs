@@ -11,7 +11,8 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::super::matmul::{Finish, Panels};
+use super::super::finish::Finish;
+use super::super::matmul::Panels;
 use super::super::simd::{LANES, Simd};
 use super::super::views::{Rows, RowsMut, expect_shapes};
 use super::Amx;

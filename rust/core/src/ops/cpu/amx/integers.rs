@@ -4,8 +4,8 @@
 
 use std::arch::x86_64::*;
 
+use super::super::finish::Finish;
 use super::super::integer::{Inputs, Place, Quantized};
-use super::super::matmul::Finish;
 use super::super::simd::{LANES, Simd};
 use super::super::views::{Rows, RowsMut, expect_shapes};
 use super::Amx;

@@ -2,7 +2,7 @@
 //! [`super::floats`] does it.
 #![allow(unsafe_code)]
 
-use super::super::matmul::Finish;
+use super::super::finish::Finish;
 use super::super::simd::{LANES, Simd};
 use super::super::stored::{CHUNK, Chunk, Expand, following, span};
 use super::super::views::{Rows, RowsMut, expect_shapes};
@@ -70,7 +70,7 @@ pub(in super::super) fn matmul<S: Simd>(
             if first + here.width == a.width {
                 scratch.finish(simd, columns, out, finish);
             } else {
-                scratch.finish(simd, columns, out, &super::super::matmul::AsIs);
+                scratch.finish(simd, columns, out, &super::super::finish::AsIs);
             }
         }
     }

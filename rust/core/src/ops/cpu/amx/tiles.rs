@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use half::bf16;
 
-use super::super::matmul::Finish;
+use super::super::finish::Finish;
 use super::super::simd::{LANES, Simd};
 use super::super::views::RowsMut;
 use super::products::Block;

@@ -19,7 +19,8 @@ pub(super) use operands::Operands;
 use operands::pair_up;
 use tile::{Apart, Lines, Paired, Tile};
 
-use super::matmul::{Finish, Panels};
+use super::finish::Finish;
+use super::matmul::Panels;
 use super::simd::{LANES, Simd};
 use super::tiling::{self, Next};
 use super::views::{Rows, RowsMut, expect_shapes};

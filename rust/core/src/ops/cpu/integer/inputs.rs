@@ -1,0 +1,123 @@
+//! Rows of floats as integers, with a range for each row and block of input features.
+#![allow(unsafe_code)]
+
+use super::super::simd::{LANES, Simd, load_upto};
+use super::super::views::Rows;
+use super::Element;
+use crate::weights::panels::BLOCK;
+
+/// Rows whose ranges are found before they are quantized: few enough to stay in the first-level cache.
+const ROWS_AT_ONCE: usize = 4;
+
+/// Quantized rows.
+#[derive(Debug, Default)]
+pub(in super::super) struct Inputs {
+    /// Groups, `[rows, stride]`.
+    pub(in super::super) groups: Vec<i32>,
+    pub(in super::super) stride: usize,
+    /// `[rows, blocks]`: scale and zero.
+    pub(super) ranges: Vec<(f32, f32)>,
+    pub(super) blocks: usize,
+}
+
+impl Inputs {
+    /// Quantizes rows; as many more as fill the last tile are left as they are.
+    #[inline(always)]
+    pub(in super::super) fn quantize<S: Simd, W: Element>(&mut self, simd: S, rows: Rows<'_>) {
+        self.blocks = rows.width.div_ceil(BLOCK);
+        // Whole lines of 64 bytes, which is what AMX reads.
+        self.stride = (rows.width.div_ceil(W::GROUP)).next_multiple_of(LANES);
+        let len = rows.count.next_multiple_of(LANES) * self.stride;
+        if self.groups.len() < len {
+            self.groups.resize(len, 0);
+        }
+        self.ranges.clear();
+        // The ranges of some rows first: nothing waits for a range, then, while those of others are found.
+        for first in (0..rows.count).step_by(ROWS_AT_ONCE) {
+            let some = first..rows.count.min(first + ROWS_AT_ONCE);
+            let row = |row: usize| &rows.data[row * rows.stride..][..rows.width];
+            for floats in some.clone().flat_map(|i| row(i).chunks(BLOCK)) {
+                let (low, high) = extremes(simd, floats);
+                self.ranges.push(W::range(low, high));
+            }
+            for i in some {
+                let groups = &mut self.groups[i * self.stride..][..self.stride];
+                let ranges = &self.ranges[i * self.blocks..];
+                for ((block, floats), &range) in row(i).chunks(BLOCK).enumerate().zip(ranges) {
+                    // SAFETY: a row of groups holds the rounded-up number of inputs.
+                    unsafe {
+                        let to = groups.as_mut_ptr();
+                        quantize_block::<S, W>(simd, floats, range, to, block * BLOCK);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Writes the integers of a block from the `at`th on.
+///
+/// # Safety
+/// As many as the block has, rounded up to 16, are writable there.
+#[inline(always)]
+unsafe fn quantize_block<S: Simd, W: Element>(
+    simd: S,
+    floats: &[f32],
+    (scale, zero): (f32, f32),
+    to: *mut i32,
+    at: usize,
+) {
+    // A NaN of a scale stays in the results whatever the integers are.
+    let inverse = simd.splat(if scale > 0.0 { 1.0 / scale } else { 0.0 });
+    let zero = simd.splat(zero);
+    // Not `mul_add`, which rounds twice where the processor has no such instruction.
+    let integers = |x: S::V| simd.add(simd.mul(x, inverse), zero);
+    let (chunks, rest) = floats.as_chunks::<LANES>();
+    for (i, chunk) in chunks.iter().enumerate() {
+        // SAFETY: the chunk is of 16 floats; there is room for them.
+        unsafe { W::store(simd, integers(simd.load(chunk.as_ptr())), to, at + i * LANES) };
+    }
+    if !rest.is_empty() {
+        // SAFETY: as many floats are read as there are; there is room for 16.
+        unsafe {
+            let x = load_upto(simd, rest.len(), rest.as_ptr());
+            W::store(simd, integers(x), to, at + chunks.len() * LANES);
+        }
+    }
+}
+
+/// The lowest and the highest of some numbers and zero; NaN if one of them is not finite.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+fn extremes<S: Simd>(simd: S, floats: &[f32]) -> (f32, f32) {
+    // Several at once, as each waits for the one before.
+    const CHAINS: usize = 4;
+    let zero = simd.splat(0.0);
+    let mut low = [zero; CHAINS];
+    let mut high = [zero; CHAINS];
+    let mut finite = [zero; CHAINS];
+    let (chunks, rest) = floats.as_chunks::<{ CHAINS * LANES }>();
+    for chunk in chunks {
+        for i in 0..CHAINS {
+            // SAFETY: the chunk holds as many floats as are read.
+            let x = unsafe { simd.load(chunk[i * LANES..].as_ptr()) };
+            low[i] = simd.min(low[i], x);
+            high[i] = simd.max(high[i], x);
+            finite[i] = simd.mul_add(x, zero, finite[i]);
+        }
+    }
+    for chunk in rest.chunks(LANES) {
+        // SAFETY: the chunk holds as many floats as are read.
+        let x = unsafe { load_upto(simd, chunk.len(), chunk.as_ptr()) };
+        low[0] = simd.min(low[0], x);
+        high[0] = simd.max(high[0], x);
+        finite[0] = simd.mul_add(x, zero, finite[0]);
+    }
+    for i in 1..CHAINS {
+        low[0] = simd.min(low[0], low[i]);
+        high[0] = simd.max(high[0], high[i]);
+        finite[0] = simd.add(finite[0], finite[i]);
+    }
+    let finite = simd.sum(finite[0]);
+    (finite - simd.largest(simd.sub(zero, low[0])), finite + simd.largest(high[0]))
+}
