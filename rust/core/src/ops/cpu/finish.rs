@@ -16,6 +16,7 @@ pub(super) trait Finish<S: Simd> {
     }
 
     /// The final value of output features `column..column + 16` of a row, whose bias is not added yet.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only AMX calls it"))]
     fn finish(&self, simd: S, row: usize, column: usize, v: S::V) -> S::V;
 
     /// What happens after the bias to `outputs` of a row, of which the first is that `column`'s.

@@ -213,6 +213,7 @@ pub(super) struct Place {
     pub(super) block: usize,
 }
 
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only AMX has them"))]
 impl Place {
     /// Scales a block's sums, adds them to those of the blocks before, and finishes them after the
     /// last one.

@@ -438,35 +438,53 @@ fn half_precision_has_no_small_and_no_large_rows() {
 }
 
 #[test]
-fn members_of_a_team_have_their_columns_in_half_precision() {
-    let (rows, width, out) = (20, 150, 100);
+fn members_of_a_team_have_their_columns() {
+    let (rows, width, out) = (20, 450, 100);
     let x = numbers(1, rows * width);
-    let (matrix, _) = matrix(numbers(2, out * width), width, DType::Float16);
-    for isa in Isa::available() {
-        let expected = multiplied_in_halves(isa, &matrix, &x);
-        let job = LinearJob {
-            x: &x,
-            weight: matrix.weights(),
-            in_features: width,
-            out_features: out,
-            bias: None,
-            then: Then::Nothing,
-            halves: true,
-        };
-        let mut found = vec![f32::NAN; rows * out];
-        for columns in [64..100, 0..32, 32..64] {
-            let view = RowsMut::new(&mut found, rows, out, out).only(columns);
-            isa::linear(isa, &job, view, &mut LinearScratch::default());
+    let (bias, other) = (numbers(3, out), numbers(4, rows * out));
+    let thens = [
+        Then::Nothing,
+        Then::Activate(Activation::Gelu),
+        Then::Add(&other),
+        Then::Multiply(&other),
+    ];
+    for (dtype, halves) in
+        DTYPES.map(|dtype| (dtype, false)).into_iter().chain([(DType::Float16, true)])
+    {
+        let (matrix, _) = matrix(numbers(2, out * width), width, dtype);
+        for (isa, then) in
+            Isa::available().into_iter().flat_map(|isa| thens.map(|then| (isa, then)))
+        {
+            let job = LinearJob {
+                x: &x,
+                weight: matrix.weights(),
+                in_features: width,
+                out_features: out,
+                bias: Some(&bias),
+                then,
+                halves,
+            };
+            let mut expected = vec![f32::NAN; rows * out];
+            let whole = RowsMut::new(&mut expected, rows, out, out);
+            isa::linear(isa, &job, whole, &mut LinearScratch::default());
+            let mut found = vec![f32::NAN; rows * out];
+            for columns in [64..100, 0..32, 32..64] {
+                let view = RowsMut::new(&mut found, rows, out, out).only(columns);
+                isa::linear(isa, &job, view, &mut LinearScratch::default());
+            }
+            assert_eq!(found, expected, "{}, {dtype:?}, {then:?}", isa.name());
         }
-        assert_eq!(found, expected, "{}", isa.name());
     }
 }
 
 #[test]
-fn what_is_no_number_stays_so_in_half_precision_and_in_its_row() {
+fn what_is_no_number_stays_so_and_in_its_row() {
     let (width, out) = (100, 40);
-    let (matrix, _) = matrix(numbers(2, out * width), width, DType::Float16);
-    for isa in Isa::available() {
+    let dtypes = [DType::Float16, DType::Int16, DType::Int8];
+    for (isa, dtype) in
+        Isa::available().into_iter().flat_map(|isa| dtypes.map(|dtype| (isa, dtype)))
+    {
+        let (matrix, _) = matrix(numbers(2, out * width), width, dtype);
         for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut x = vec![0.0; 3 * width];
             x[width + 70] = wrong;

@@ -67,8 +67,10 @@ unsafe fn quantize_block<S: Simd, W: Element>(
     to: *mut i32,
     at: usize,
 ) {
-    // A NaN of a scale stays in the results whatever the integers are.
-    let inverse = simd.splat(if scale > 0.0 { 1.0 / scale } else { 0.0 });
+    // A NaN of a scale stays in the results whatever the integers are; what has too small a scale to be divided by is
+    // nothing.
+    let inverse = 1.0 / scale;
+    let inverse = simd.splat(if inverse.is_finite() { inverse } else { 0.0 });
     let zero = simd.splat(zero);
     // Not `mul_add`, which rounds twice where the processor has no such instruction.
     let integers = |x: S::V| simd.add(simd.mul(x, inverse), zero);
