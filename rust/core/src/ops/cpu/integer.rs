@@ -1,8 +1,8 @@
 //! The matrix product in integers: rows are quantized as they come, weights are integers in the file.
 //!
 //! Each row of inputs and each row of weights has a scale for every [`BLOCK`] of input features. Within
-//! a block all is exact integer arithmetic, which no order of summation and no instruction set changes
-//! (but AMX leaves out the least of it with int16, see `amx::integers`); the blocks' results are scaled and
+//! a block all is exact integer arithmetic, which no order of summation and no instruction set changes;
+//! the blocks' results are scaled and
 //! summed in single precision, in ascending order. Scales of rows and not of tensors are what keeps a
 //! text's vector independent of the batch it is computed in.
 #![allow(unsafe_code)]
@@ -13,7 +13,7 @@ pub(super) use inputs::Inputs;
 
 use super::finish::{Biases, Finish};
 use super::simd::{Kernel, LANES, Simd, load_upto};
-use super::tiling::{self, LINE, MAX_COLUMNS, MAX_TILE, Next, pick_tile};
+use super::tiling::{self, MAX_COLUMNS, MAX_TILE, Next, Operands, Product, pick_tile};
 use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
 use crate::weights::panels::{BLOCK, groups};
 
@@ -77,6 +77,10 @@ impl<'a, W: Element> Quantized<'a, W> {
 pub(super) trait Element: Copy + Default {
     /// Input features whose products one lane of an instruction sums; four bytes of inputs.
     const GROUP: usize;
+    /// How they are multiplied where an instruction set has loops of its own for that.
+    const PRODUCT: Product;
+    /// Whether the zero of inputs may be another integer than 0.
+    const HAS_ZERO: bool;
 
     /// The scale and the zero of inputs between `low` ≤ 0 and `high` ≥ 0.
     fn range(low: f32, high: f32) -> (f32, f32);
@@ -94,6 +98,8 @@ pub(super) trait Element: Copy + Default {
 /// 12 bits by 12 bits: 384 products of at most 2047² stay below 2³¹.
 impl Element for i16 {
     const GROUP: usize = 2;
+    const PRODUCT: Product = Product::Pairs;
+    const HAS_ZERO: bool = false;
 
     #[inline(always)]
     fn range(low: f32, high: f32) -> (f32, f32) {
@@ -117,6 +123,8 @@ impl Element for i16 {
 /// range from the lowest to the highest.
 impl Element for i8 {
     const GROUP: usize = 4;
+    const PRODUCT: Product = Product::Quads;
+    const HAS_ZERO: bool = true;
 
     #[inline(always)]
     fn range(low: f32, high: f32) -> (f32, f32) {
@@ -304,13 +312,62 @@ impl<W: Element> Tile<W> {
     #[allow(clippy::needless_range_loop)]
     unsafe fn multiply<const R: usize, const P: usize>(&self, simd: impl Simd) {
         let mut sums = [[simd.splat_int(0); P]; R];
+        let of = Operands {
+            a: self.a.cast(),
+            a_stride: self.a_stride * size_of::<i32>(),
+            panel: self.panel.cast(),
+            panel_stride: self.panel_stride * size_of::<W>(),
+            steps: self.steps,
+            ahead: self.ahead,
+        };
+        // SAFETY: `run`'s conditions.
+        if !unsafe { simd.multiply_integers(&of, W::PRODUCT, &mut sums) } {
+            // SAFETY: `run`'s conditions.
+            unsafe { self.multiply_step_by_step(simd, &mut sums) };
+        }
+        // As locals, which no store can change.
+        let Self { ranges, blocks, scale: column_scales, sum: totals, out, out_stride, .. } = *self;
+        let mut scales = [simd.splat(0.0); P];
+        for p in 0..P {
+            // SAFETY: `run`'s conditions, with p < P.
+            scales[p] = unsafe { simd.load(column_scales.add(p * LANES)) };
+        }
+        // Of the first block, every row is that of the biases.
+        let (before, stride) =
+            if self.first { (self.bias, 0) } else { (out.cast_const(), out_stride) };
+        for_each_row!(r in R {
+            // SAFETY: `run`'s conditions, with r < R.
+            let (scale, zero) = unsafe { *ranges.add(r * blocks) };
+            let scale = simd.splat(scale);
+            for p in 0..P {
+                // SAFETY: `run`'s conditions, with r < R and p < P.
+                unsafe {
+                    let mut product = simd.to_float(sums[r][p]);
+                    if W::HAS_ZERO {
+                        let totals = simd.load(totals.add(p * LANES));
+                        product = simd.mul_add(simd.splat(-zero), totals, product);
+                    }
+                    let sum = simd.load(before.add(r * stride + p * LANES));
+                    let sum = simd.mul_add(product, simd.mul(scale, scales[p]), sum);
+                    simd.store(sum, out.add(r * out_stride + p * LANES));
+                }
+            }
+        });
+    }
+
+    /// All steps, one a turn: in longer turns the compiler sums products before it adds them, and runs out of registers.
+    ///
+    /// # Safety
+    /// As [`Kernel::run`]'s, with `R` rows and `P` panels.
+    #[inline(always)]
+    #[allow(clippy::needless_range_loop)]
+    unsafe fn multiply_step_by_step<S: Simd, const R: usize, const P: usize>(
+        &self,
+        simd: S,
+        sums: &mut [[S::I; P]; R],
+    ) {
         let mut rows = RowPointers::<_, R>::new(self.a, self.a_stride);
-        let mut ahead = self.ahead;
-        // One step a turn: in longer turns the compiler sums products before it adds them, and runs out of
-        // registers. A branch for every line to be brought near would cost more than to ask four times.
         for step in 0..self.steps {
-            simd.prefetch_for_later(ahead);
-            ahead = ahead.wrapping_add(LINE / 4);
             let mut weights = [simd.splat_int(0); P];
             for p in 0..P {
                 let at = p * self.panel_stride + step * LANES * W::GROUP;
@@ -326,24 +383,5 @@ impl<W: Element> Tile<W> {
             });
             rows.step(1);
         }
-        // Of the first block, every row is that of the biases.
-        let (before, stride) =
-            if self.first { (self.bias, 0) } else { (self.out.cast_const(), self.out_stride) };
-        for_each_row!(r in R {
-            // SAFETY: `run`'s conditions, with r < R.
-            let (scale, zero) = unsafe { *self.ranges.add(r * self.blocks) };
-            let (scale, zero) = (simd.splat(scale), simd.splat(-zero));
-            for p in 0..P {
-                // SAFETY: `run`'s conditions, with r < R and p < P.
-                unsafe {
-                    let scales = simd.load(self.scale.add(p * LANES));
-                    let totals = simd.load(self.sum.add(p * LANES));
-                    let product = simd.mul_add(zero, totals, simd.to_float(sums[r][p]));
-                    let sum = simd.load(before.add(r * stride + p * LANES));
-                    let sum = simd.mul_add(product, simd.mul(scale, scales), sum);
-                    simd.store(sum, self.out.add(r * self.out_stride + p * LANES));
-                }
-            }
-        });
     }
 }

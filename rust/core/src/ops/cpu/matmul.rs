@@ -12,7 +12,7 @@ use half::{bf16, f16};
 
 use super::finish::{Biases, Finish};
 use super::simd::{Kernel, LANES, Simd};
-use super::tiling::{self, LINE, MAX_TILE, Next, pick_tile};
+use super::tiling::{self, MAX_TILE, Next, Operands, Product, pick_tile};
 use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
 use crate::weights::panels::groups;
 
@@ -71,6 +71,8 @@ pub(super) trait Weight: Copy {
     const GROUP: usize;
     /// Whether they are something else before.
     const CONVERTED: bool;
+    /// How they are multiplied where an instruction set has loops of its own for that.
+    const PRODUCT: Option<Product>;
 
     /// The weights of the `i`th input feature of a group.
     ///
@@ -82,6 +84,7 @@ pub(super) trait Weight: Copy {
 impl Weight for f32 {
     const GROUP: usize = 1;
     const CONVERTED: bool = false;
+    const PRODUCT: Option<Product> = Some(Product::Floats);
 
     #[inline(always)]
     unsafe fn load<S: Simd>(simd: S, from: *const Self, _: usize) -> S::V {
@@ -93,6 +96,7 @@ impl Weight for f32 {
 impl Weight for f16 {
     const GROUP: usize = 1;
     const CONVERTED: bool = true;
+    const PRODUCT: Option<Product> = Some(Product::Halves);
 
     #[inline(always)]
     unsafe fn load<S: Simd>(simd: S, from: *const Self, _: usize) -> S::V {
@@ -104,6 +108,7 @@ impl Weight for f16 {
 impl Weight for bf16 {
     const GROUP: usize = 2;
     const CONVERTED: bool = true;
+    const PRODUCT: Option<Product> = None;
 
     #[inline(always)]
     unsafe fn load<S: Simd>(simd: S, from: *const Self, i: usize) -> S::V {
@@ -111,11 +116,6 @@ impl Weight for bf16 {
         unsafe { simd.load_bfloat16(from.cast(), i == 1) }
     }
 }
-
-/// Steps of a tile that are taken in one turn of its loop, in which one line of the weights that come next is
-/// brought near. With rows enough for waiting to matter, those are all of them. Where registers are few, the
-/// compiler keeps sums in memory for it, and so one step is taken there.
-const AT_ONCE: usize = 4;
 
 /// `out = finish(a · weightᵀ)`, in the columns that `out` asks for.
 ///
@@ -169,11 +169,19 @@ impl Floats {
 /// Some steps of a panel as floats.
 #[inline(always)]
 fn to_floats<S: Simd, W: Weight>(simd: S, panel: &[W], steps: usize, floats: &mut [f32]) {
-    let groups = panel.chunks_exact(W::GROUP * LANES).take(steps.div_ceil(W::GROUP));
-    for (floats, weights) in floats.chunks_mut(W::GROUP * LANES).zip(groups) {
-        for (i, floats) in floats.chunks_exact_mut(LANES).enumerate() {
-            // SAFETY: both chunks have a group of 16, and `i` is one of its features.
-            unsafe { simd.store(W::load(simd, weights.as_ptr(), i), floats.as_mut_ptr()) };
+    let groups = steps.div_ceil(W::GROUP);
+    let panel = &panel[..groups * W::GROUP * LANES];
+    let floats = &mut floats[..steps * LANES];
+    let whole = steps / W::GROUP;
+    for group in 0..groups {
+        let at = group * W::GROUP * LANES;
+        let features = if group < whole { W::GROUP } else { steps % W::GROUP };
+        for i in 0..features {
+            // SAFETY: the panel has `groups` groups of 16, and there is room for each of the features of `steps`.
+            unsafe {
+                let weights = W::load(simd, panel.as_ptr().add(at), i);
+                simd.store(weights, floats.as_mut_ptr().add(at + i * LANES));
+            }
         }
     }
 }
@@ -238,12 +246,6 @@ impl Part {
     }
 }
 
-/// Whether registers are many.
-#[inline(always)]
-fn has_wide_tiles<S: Simd>(_: S) -> bool {
-    S::TILES.len() > 1
-}
-
 /// One tile's part of a block of k: where its inputs, weights and outputs are.
 struct Tile<W> {
     rows: usize,
@@ -295,23 +297,14 @@ impl<W: Weight> Tile<W> {
                 sums[r][p] = unsafe { simd.load(before.add(r * stride + p * LANES)) };
             }
         }
-        let mut rows = RowPointers::<_, R>::new(self.a, self.a_stride);
-        let mut ahead = self.ahead;
-        let mut step = 0;
-        while has_wide_tiles(simd) && step + AT_ONCE <= self.steps {
-            simd.prefetch_for_later(ahead);
-            ahead = ahead.wrapping_add(LINE);
-            for i in 0..AT_ONCE {
-                // SAFETY: `run`'s conditions, with step + i < steps.
-                unsafe { self.step(simd, step + i, &rows, i, &mut sums) };
+        // SAFETY: `run`'s conditions.
+        if !unsafe { self.multiply_at_once(simd, &mut sums) } {
+            let mut rows = RowPointers::<_, R>::new(self.a, self.a_stride);
+            for step in 0..self.steps {
+                // SAFETY: `run`'s conditions, with step < steps.
+                unsafe { self.step(simd, step, &rows, &mut sums) };
+                rows.step(1);
             }
-            step += AT_ONCE;
-            rows.step(AT_ONCE);
-        }
-        for step in step..self.steps {
-            // SAFETY: `run`'s conditions, with step < steps.
-            unsafe { self.step(simd, step, &rows, 0, &mut sums) };
-            rows.step(1);
         }
         for r in 0..R {
             for p in 0..P {
@@ -321,7 +314,29 @@ impl<W: Weight> Tile<W> {
         }
     }
 
-    /// Multiplies one input feature, which is the `i`th from where `rows` stand.
+    /// All steps in a loop of the instruction set's own, if it has one.
+    ///
+    /// # Safety
+    /// As [`Kernel::run`]'s, with `R` rows and `P` panels.
+    #[inline(always)]
+    unsafe fn multiply_at_once<S: Simd, const R: usize, const P: usize>(
+        &self,
+        simd: S,
+        sums: &mut [[S::V; P]; R],
+    ) -> bool {
+        let of = Operands {
+            a: self.a.cast(),
+            a_stride: self.a_stride * size_of::<f32>(),
+            panel: self.panel.cast(),
+            panel_stride: self.panel_stride * size_of::<W>(),
+            steps: self.steps,
+            ahead: self.ahead,
+        };
+        // SAFETY: `run`'s conditions.
+        W::PRODUCT.is_some_and(|product| unsafe { simd.multiply_floats(&of, product, sums) })
+    }
+
+    /// Multiplies one input feature.
     ///
     /// # Safety
     /// As [`Self::multiply`], with `step < self.steps`.
@@ -332,7 +347,6 @@ impl<W: Weight> Tile<W> {
         simd: S,
         step: usize,
         rows: &RowPointers<f32, R>,
-        i: usize,
         sums: &mut [[S::V; P]; R],
     ) {
         let mut weights = [simd.splat(0.0); P];
@@ -343,7 +357,7 @@ impl<W: Weight> Tile<W> {
         }
         for_each_row!(r in R {
             // SAFETY: the caller's conditions, with r < R.
-            let a = simd.splat(unsafe { *rows.at(r, i) });
+            let a = simd.splat(unsafe { *rows.at(r, 0) });
             for p in 0..P {
                 sums[r][p] = simd.mul_add(a, weights[p], sums[r][p]);
             }

@@ -30,6 +30,8 @@ mod scalar;
 pub(crate) mod scan;
 mod scratch;
 mod simd;
+#[cfg(target_arch = "x86_64")]
+mod steps;
 mod stored;
 mod team;
 #[cfg(test)]

@@ -10,6 +10,8 @@
 //! [`Simd::quotient`], whose first estimate another maker's processor may round otherwise.
 #![allow(unsafe_code)]
 
+use super::tiling::{Operands, Product};
+
 /// Floats in a [`Simd::V`], and output features in a panel.
 pub(super) const LANES: usize = crate::weights::panels::WIDTH;
 
@@ -42,6 +44,34 @@ pub(super) trait Simd: Copy {
     #[inline(always)]
     fn halves(self) -> Option<super::halves::Halves> {
         None
+    }
+
+    /// Takes all steps of a tile in a loop of its own, if this instruction set has one.
+    ///
+    /// # Safety
+    /// `R` rows of `of.steps` floats are readable at `of.a`, and `P` panels of as many times 16 weights at `of.panel`.
+    #[inline(always)]
+    unsafe fn multiply_floats<const R: usize, const P: usize>(
+        self,
+        _of: &Operands,
+        _product: Product,
+        _sums: &mut [[Self::V; P]; R],
+    ) -> bool {
+        false
+    }
+
+    /// The same with integers.
+    ///
+    /// # Safety
+    /// As [`Self::multiply_floats`]'s, with groups of integers for floats and for weights.
+    #[inline(always)]
+    unsafe fn multiply_integers<const R: usize, const P: usize>(
+        self,
+        _of: &Operands,
+        _product: Product,
+        _sums: &mut [[Self::I; P]; R],
+    ) -> bool {
+        false
     }
 
     /// Calls a kernel that is compiled for these instructions.
@@ -117,10 +147,6 @@ pub(super) trait Simd: Copy {
     /// Brings memory near that will be read soon, where there is an instruction for that. Any address may be given.
     #[inline(always)]
     fn prefetch(self, _address: *const u8) {}
-    /// The same for later: into the second-level cache. Nothing happens with AVX2: beside it the compiler keeps
-    /// sums of integers in memory, for want of registers.
-    #[inline(always)]
-    fn prefetch_for_later(self, _address: *const u8) {}
     /// 16 rows of 16 numbers of 32 bits, `stride` apart, become as many columns at `to`, one after the other.
     ///
     /// # Safety

@@ -90,6 +90,35 @@ macro_rules! pick_tile {
 }
 pub(super) use pick_tile;
 
+/// How a step of a tile loads weights and multiplies them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only AVX-512 has such loops"))]
+pub(super) enum Product {
+    /// float32 with float32.
+    Floats,
+    /// float16, which becomes float32 first, with float32.
+    Halves,
+    /// Pairs of 16-bit integers.
+    Pairs,
+    /// Four unsigned bytes with four signed ones.
+    Quads,
+}
+
+/// Where the loop of a tile begins, with distances in bytes.
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only AVX-512 has such loops"))]
+pub(super) struct Operands {
+    /// Rows of inputs, of which each step takes four bytes.
+    pub(super) a: *const u8,
+    pub(super) a_stride: usize,
+    /// Panels, of which it takes 16 weights or groups of them.
+    pub(super) panel: *const u8,
+    pub(super) panel_stride: usize,
+    pub(super) steps: usize,
+    /// What is brought near meanwhile.
+    pub(super) ahead: *const u8,
+}
+
 /// The weights that come next, which are brought near while rows are multiplied with those before. Without that,
 /// the first rows wait for each line of them, and the others leave memory idle.
 #[derive(Debug, Clone, Copy)]

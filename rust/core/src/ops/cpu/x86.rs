@@ -7,6 +7,8 @@ use std::arch::x86_64::*;
 use super::amx::Amx;
 use super::halves::Halves;
 use super::simd::{Kernel, Simd};
+use super::steps;
+use super::tiling::{Operands, Product};
 use super::transpose;
 
 /// AVX2, FMA and F16C (Haswell 2013, Zen 2017 and later); exists only where the processor has them.
@@ -383,6 +385,43 @@ impl Simd for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn multiply_floats<const R: usize, const P: usize>(
+        self,
+        of: &Operands,
+        product: Product,
+        sums: &mut [[Self::V; P]; R],
+    ) -> bool {
+        // SAFETY: see above; the caller vouches for the operands. What is zero in integers is zero in floats.
+        unsafe {
+            let mut bits = [[_mm512_setzero_si512(); P]; R];
+            for r in 0..R {
+                for p in 0..P {
+                    bits[r][p] = _mm512_castps_si512(sums[r][p]);
+                }
+            }
+            steps::take(of, product, &mut bits);
+            for r in 0..R {
+                for p in 0..P {
+                    sums[r][p] = _mm512_castsi512_ps(bits[r][p]);
+                }
+            }
+        }
+        true
+    }
+
+    #[inline(always)]
+    unsafe fn multiply_integers<const R: usize, const P: usize>(
+        self,
+        of: &Operands,
+        product: Product,
+        sums: &mut [[Self::I; P]; R],
+    ) -> bool {
+        // SAFETY: see above; the caller vouches for the operands.
+        unsafe { steps::take(of, product, sums) };
+        true
+    }
+
+    #[inline(always)]
     unsafe fn call(self, kernel: &impl Kernel<Self>) {
         #[inline(never)]
         #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma,f16c")]
@@ -581,12 +620,6 @@ impl Simd for Avx512 {
     fn prefetch(self, address: *const u8) {
         // SAFETY: an instruction of all x86-64; it never fails, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
-    }
-
-    #[inline(always)]
-    fn prefetch_for_later(self, address: *const u8) {
-        // SAFETY: an instruction of all x86-64; it never fails, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
     }
 
     #[inline(always)]
