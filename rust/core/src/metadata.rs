@@ -13,7 +13,10 @@ use crate::weights::DType;
 use crate::weights::embedded::check_version;
 
 /// Version of the model file format that this crate writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
+
+/// The last version whose 16-bit integers were of 12 bits, with another rule for their scales.
+pub(crate) const LAST_OF_TWELVE_BITS: u32 = 1;
 
 /// Everything but the weights and the tokenizer that an engine needs to know of a model.
 ///

@@ -201,8 +201,8 @@ fn metadata_that_makes_no_sense_is_refused() {
     let beside = target.join("metadata.json");
     let whole = fs::read_to_string(&beside).unwrap();
     for (from, to, named) in [
-        ("\"format_version\": 1", "\"format_version\": 2", "upgrade"),
-        ("\"format_version\": 1", "\"format_version\": 0", "format version 0"),
+        ("\"format_version\": 2", "\"format_version\": 3", "upgrade"),
+        ("\"format_version\": 2", "\"format_version\": 0", "format version 0"),
         ("\"max_seq_length\": 48", "\"max_seq_length\": 65", "max_seq_length"),
         ("\"max_seq_length\": 48", "\"max_seq_length\": -1", "invalid value"),
         ("\"pooling\": \"cls\"", "\"pooling\": \"sum\"", "unknown variant"),

@@ -23,23 +23,27 @@ pub(crate) const CHECKSUMS_KEY: &str = "arrowembed.checksums";
 pub(crate) struct Embedded {
     /// The copy of `metadata.json`.
     pub(crate) metadata: Option<String>,
+    /// The version of the format, if the file says so.
+    pub(crate) version: Option<u32>,
     checksums: Option<BTreeMap<String, String>>,
 }
 
 impl Embedded {
     /// Reads the pairs through `get`; refuses a file of a newer format than this crate knows.
     pub(crate) fn read<'a>(path: &Path, get: impl Fn(&str) -> Option<&'a str>) -> Result<Self> {
-        if let Some(version) = get(VERSION_KEY) {
-            let version: u32 = version.parse().map_err(|_| {
-                Error::invalid_file(path, format!("{VERSION_KEY} is {version:?}, not a number"))
-            })?;
-            check_version(path, version)?;
-        }
+        let version = get(VERSION_KEY)
+            .map(|version| {
+                let version: u32 = version.parse().map_err(|_| {
+                    Error::invalid_file(path, format!("{VERSION_KEY} is {version:?}, not a number"))
+                })?;
+                check_version(path, version).map(|()| version)
+            })
+            .transpose()?;
         let checksums = get(CHECKSUMS_KEY)
             .map(serde_json::from_str)
             .transpose()
             .map_err(|e| Error::invalid_file(path, format!("{CHECKSUMS_KEY}: {e}")))?;
-        Ok(Self { metadata: get(METADATA_KEY).map(str::to_owned), checksums })
+        Ok(Self { metadata: get(METADATA_KEY).map(str::to_owned), version, checksums })
     }
 
     /// Compares every tensor with its checksum and returns how many there are.

@@ -45,7 +45,7 @@ pub enum DType {
     Float16,
     /// The upper half of a float32; in model files only matrices in panels.
     BFloat16,
-    /// Integers of 12 bits in 16, with scales; only matrices in panels.
+    /// Integers of up to 16 bits, with scales; only matrices in panels.
     Int16,
     /// Signed bytes with float32 scales in the tensor `NAME.scale`: one for each row, or of a matrix in
     /// panels one for each row and each 384 input features.

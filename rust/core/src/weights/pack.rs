@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::path::Path;
 
+use super::quantize::products_fit;
 use super::unused::refuse_unused;
 use super::values::{Companion, encode, read_f32};
 use super::{DType, Layout, Tensor, TensorSource, integers_of, scale_name, sum_name};
@@ -221,7 +222,7 @@ impl Planned {
     }
 
     /// A tensor of integers that is already as it should be: quantized a second time it would lose
-    /// again.
+    /// again. Those of 12 bits, of the first format, may be too large for their products.
     fn integers_as_they_are(
         &self,
         source: &dyn TensorSource,
@@ -237,7 +238,8 @@ impl Planned {
         let integers = matches!(tensor.dtype, DType::Int16 | DType::Int8)
             && tensor.layout == wanted
             && dtype.is_none_or(|dtype| dtype == tensor.dtype)
-            && self.shape.as_ref().is_none_or(|shape| *shape == tensor.shape);
+            && self.shape.as_ref().is_none_or(|shape| *shape == tensor.shape)
+            && (tensor.dtype != DType::Int16 || products_fit(&tensor.data, &tensor.shape));
         if !integers {
             return Ok(None);
         }

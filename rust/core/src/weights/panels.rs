@@ -10,9 +10,15 @@
 /// Output features in a panel.
 pub(crate) const WIDTH: usize = 16;
 
-/// Input features of a block, which is what integers have a scale for: 384 products of 12 by 12 bits
-/// fit into 32 bits.
+/// Input features of a block, which is what integers have a scale for.
 pub(crate) const BLOCK: usize = 384;
+
+/// The largest integer that inputs are rounded to where weights are 16-bit integers: 14 bits with a sign.
+pub(crate) const LARGEST_INPUT: i32 = 8191;
+
+/// What the absolute values of a block of 16-bit integers may sum up to, so that its products with inputs of up to
+/// [`LARGEST_INPUT`] do in 32 bits.
+pub(crate) const LARGEST_SUM: i32 = i32::MAX / LARGEST_INPUT;
 
 /// How many groups of `group` input features there are.
 pub(crate) fn groups(in_features: usize, group: usize) -> usize {

@@ -1,11 +1,13 @@
 //! Matrices as integers with scales, as the CPU kernels multiply them.
 //!
-//! Symmetric: in each row and each [`BLOCK`] of input features the largest absolute value becomes the
-//! largest integer, 2047 with int16. With int8 the scale is a little larger where two neighbours of one
+//! Symmetric, with a scale for each row and each [`BLOCK`] of input features. With int16 it is what keeps the sum of
+//! the absolute values within [`LARGEST_SUM`], so that no product of a block overflows 32 bits. That gives weights one to four bits
+//! more than a bound on the largest would: the typical weight is a fifth of that. With int8 the largest absolute value
+//! becomes the largest integer; the scale is a little larger where two neighbours of one
 //! sign would otherwise sum to more than 128: an AVX2 instruction adds the products of two neighbours
 //! with bytes of at most 255 in 16 bits, which then never overflow.
 
-use super::panels::BLOCK;
+use super::panels::{BLOCK, LARGEST_SUM, unpack};
 
 /// A quantized matrix, row-major.
 pub(super) struct Integers<T> {
@@ -16,9 +18,25 @@ pub(super) struct Integers<T> {
     pub(super) sums: Vec<f32>,
 }
 
-/// Integers of 12 bits.
+/// Integers of up to 16 bits.
 pub(super) fn int16(values: &[f32], in_features: usize) -> Integers<i16> {
-    quantize(values, in_features, |block| largest(block) / 2047.0, |x| x as i16)
+    // Rounding adds up to a half to each of a block, and the scale itself is rounded.
+    let most = f64::from(LARGEST_SUM) - BLOCK as f64 / 2.0 - 1.0;
+    let sum = |block: &[f32]| block.iter().map(|x| f64::from(x.abs())).sum::<f64>();
+    let scale = |block: &[f32]| (largest(block) / 32767.0).max((sum(block) / most) as f32);
+    quantize(values, in_features, scale, |x| x as i16)
+}
+
+/// Whether no product of 16-bit integers in panels overflows, as those that [`int16`] makes never do.
+pub(super) fn products_fit(panels: &[u8], shape: &[usize]) -> bool {
+    let &[out_features, in_features] = shape else { return false };
+    let integers: Vec<i16> = panels.as_chunks().0.iter().map(|&b| i16::from_le_bytes(b)).collect();
+    let fits = |block: &[i16]| {
+        let sum: u64 = block.iter().map(|q| u64::from(q.unsigned_abs())).sum();
+        sum <= LARGEST_SUM as u64
+    };
+    let rows = unpack(&integers, out_features, in_features, 2);
+    rows.chunks(in_features.max(1)).all(|row| row.chunks(BLOCK).all(fits))
 }
 
 /// Integers of 8 bits.
@@ -86,6 +104,7 @@ pub(super) fn dequantize(integers: &mut [f32], scales: &[f32], in_features: usiz
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::panels::{LARGEST_INPUT, pack};
     use super::*;
 
     proptest! {
@@ -103,6 +122,57 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn products_never_overflow_thirty_two_bits(
+            values in prop::collection::vec(-1.0_f32..1.0, 800),
+            power in 0_i32..9,
+        ) {
+            // From weights of one size to very few large ones.
+            let values: Vec<f32> = values.iter().map(|x| x.powi(2 * power + 1)).collect();
+            let Integers { values: integers, scales, .. } = int16(&values, 800);
+            for (block, values) in integers.chunks(BLOCK).zip(values.chunks(BLOCK)) {
+                let sum: i64 = block.iter().map(|&q| i64::from(q.unsigned_abs())).sum();
+                prop_assert!(i32::try_from(sum * i64::from(LARGEST_INPUT)).is_ok(), "{sum}");
+                let most = block.iter().map(|q| q.unsigned_abs()).max();
+                // As much as there is room for is used, unless the scale has lost bits itself.
+                let tiny = largest(values) < 1e-30;
+                prop_assert!(sum > 261_000 || most >= Some(32_766) || tiny, "{sum} {most:?}");
+            }
+            for (i, (x, &q)) in values.iter().zip(&integers).enumerate() {
+                prop_assert!((x - f32::from(q) * scales[i / BLOCK]).abs() <= scales[i / BLOCK] * 0.501);
+            }
+        }
+    }
+
+    #[test]
+    fn integers_too_large_for_their_products_are_found() {
+        let packed = |integers: &[i16], width: usize| -> Vec<u8> {
+            pack(integers, width, 2).iter().flat_map(|q| q.to_le_bytes()).collect()
+        };
+        let width = BLOCK + 6;
+        let mut integers = vec![i16::MIN; 3 * width];
+        // Just as many as fit into the first block of each row, and less in the last.
+        for row in integers.chunks_mut(width) {
+            row[8..BLOCK].fill(0);
+            row[8] = (LARGEST_SUM - 8 * 32768) as i16;
+        }
+        assert!(products_fit(&packed(&integers, width), &[3, width]));
+        integers[2 * width + 9] = 1;
+        assert!(!products_fit(&packed(&integers, width), &[3, width]));
+        assert!(!products_fit(&[], &[0]));
+    }
+
+    #[test]
+    fn equal_weights_of_a_whole_block_fit_just_so() {
+        for value in [1.0, -0.37, f32::MAX, f32::MIN_POSITIVE] {
+            let integers = int16(&[value; BLOCK], BLOCK).values;
+            assert!(integers.iter().all(|&q| q == integers[0]));
+            let sum = i32::from(integers[0]).abs() * BLOCK as i32;
+            assert!(sum <= LARGEST_SUM && sum > LARGEST_SUM - 2 * BLOCK as i32, "{sum}");
+        }
+    }
+
     #[test]
     fn integers_scales_and_sums_belong_together() {
         let width = BLOCK + 2;
@@ -111,11 +181,11 @@ mod tests {
         values[BLOCK] = -2.0;
         values[BLOCK + 1] = 1.0;
         let sixteen = int16(&values, width);
-        assert_eq!(sixteen.scales, [0.5 / 2047.0, 1.0, 2.0 / 2047.0, 1.0]);
-        assert_eq!((sixteen.values[0], sixteen.values[BLOCK]), (2047, -2047));
-        assert_eq!(sixteen.sums, [2047.0, 0.0, -1023.0, 0.0]);
+        assert_eq!(sixteen.scales, [0.5 / 32767.0, 1.0, 2.0 / 32767.0, 1.0]);
+        assert_eq!((sixteen.values[0], sixteen.values[BLOCK]), (32767, -32767));
+        assert_eq!(sixteen.sums, [32767.0, 0.0, -16383.0, 0.0]);
         let mut read: Vec<f32> = sixteen.values.iter().map(|&q| f32::from(q)).collect();
         dequantize(&mut read, &sixteen.scales, width);
-        assert!(values.iter().zip(read).all(|(x, read)| (x - read).abs() <= 1.0 / 2047.0));
+        assert!(values.iter().zip(read).all(|(x, read)| (x - read).abs() <= 1.0 / 32767.0));
     }
 }

@@ -289,7 +289,7 @@ mod tests {
                 (DType::Float32, 0.0),
                 (DType::Float16, largest / 2048.0),
                 (DType::BFloat16, largest / 256.0),
-                (DType::Int16, largest / 2047.0),
+                (DType::Int16, largest / 32767.0),
                 // The sum of two neighbours may set the scale.
                 (DType::Int8, largest / 127.0 * 1.001),
             ] {

@@ -15,7 +15,7 @@ use super::finish::{Biases, Finish};
 use super::simd::{Kernel, LANES, Simd, load_upto};
 use super::tiling::{self, MAX_COLUMNS, MAX_TILE, Next, Operands, Product, pick_tile};
 use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
-use crate::weights::panels::{BLOCK, groups};
+use crate::weights::panels::{BLOCK, LARGEST_INPUT, groups};
 
 /// A quantized matrix `[out_features, in_features]` in the layout of [`crate::weights::panels`].
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +95,7 @@ pub(super) trait Element: Copy + Default {
     fn dot<S: Simd>(simd: S, sums: S::I, a: S::I, w: S::I) -> S::I;
 }
 
-/// 12 bits by 12 bits: 384 products of at most 2047² stay below 2³¹.
+/// Inputs of 14 bits by weights whose scales keep a block's products within 32 bits, see `weights::quantize`.
 impl Element for i16 {
     const GROUP: usize = 2;
     const PRODUCT: Product = Product::Pairs;
@@ -104,7 +104,7 @@ impl Element for i16 {
     #[inline(always)]
     fn range(low: f32, high: f32) -> (f32, f32) {
         // Not `f32::max`, which would lose a NaN.
-        (if high > -low { high } else { -low } / 2047.0, 0.0)
+        (if high > -low { high } else { -low } / LARGEST_INPUT as f32, 0.0)
     }
 
     #[inline(always)]

@@ -116,12 +116,8 @@ pub(super) fn linear<S: Simd>(
             }
             matmul(simd, x, weight, &mut out, job);
         }
+        // On AMX, too: it multiplies bytes, of which 16 bits would take four products.
         Weights::Int16(weight) => {
-            #[cfg(target_arch = "x86_64")]
-            if let Some(proof) = simd.amx() {
-                let scratch = (&mut scratch.inputs, &mut scratch.tiles);
-                return amx::integers::matmul_int16(simd, proof, x, weight, &mut out, job, scratch);
-            }
             integer::matmul(simd, x, weight, &mut out, job, &mut scratch.inputs);
         }
         Weights::Int8(weight) => {

@@ -80,7 +80,7 @@ fn matrix(rows: Vec<f32>, width: usize, dtype: DType) -> (load::Linear, Vec<f64>
     (matrix, values.into_iter().map(f64::from).collect())
 }
 
-/// Inputs as the kernels round them: to bfloat16 with AMX; integers to 12 bits of the largest, or to 255
+/// Inputs as the kernels round them: to bfloat16 with AMX; integers to 14 bits of the largest, or to 255
 /// steps between the lowest and the highest, of each row and block.
 fn rounded(x: &[f32], width: usize, dtype: DType, isa: Isa) -> Vec<f64> {
     if dtype == DType::BFloat16 && isa.name() == "amx" {
@@ -90,7 +90,7 @@ fn rounded(x: &[f32], width: usize, dtype: DType, isa: Isa) -> Vec<f64> {
         let low = block.iter().fold(0.0_f32, |low, &x| low.min(x));
         let high = block.iter().fold(0.0_f32, |high, &x| high.max(x));
         let scale = match dtype {
-            DType::Int16 => high.max(-low) / 2047.0,
+            DType::Int16 => high.max(-low) / 8191.0,
             DType::Int8 => (high - low) / 255.0,
             _ => return block.iter().map(|&x| f64::from(x)).collect(),
         };
@@ -99,7 +99,7 @@ fn rounded(x: &[f32], width: usize, dtype: DType, isa: Isa) -> Vec<f64> {
         }
         let inverse = 1.0 / scale;
         let zero = if dtype == DType::Int8 { (-low / scale).round_ties_even() } else { 0.0 };
-        let (least, most) = if dtype == DType::Int8 { (0.0, 255.0) } else { (-2047.0, 2047.0) };
+        let (least, most) = if dtype == DType::Int8 { (0.0, 255.0) } else { (-8191.0, 8191.0) };
         let integer = |x: f32| (x * inverse + zero).round_ties_even().clamp(least, most) - zero;
         block.iter().map(|&x| f64::from(integer(x)) * f64::from(scale)).collect()
     };

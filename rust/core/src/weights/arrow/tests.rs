@@ -116,6 +116,24 @@ fn payloads_are_slices_of_the_file_and_stand_on_64_bytes() {
 }
 
 #[test]
+fn integers_of_the_first_format_are_not_computed_with_as_they_are() {
+    let packed = |version: &str, dtype: Option<DType>| {
+        let kept: Vec<Tensor> = tensors()
+            .into_iter()
+            .filter(|t| t.dtype != DType::Int16 || dtype == Some(DType::Int16))
+            .collect();
+        let version = ("arrowembed.format_version".to_owned(), version.to_owned());
+        let schema = schema().with_metadata(std::collections::HashMap::from([version]));
+        let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5).unwrap();
+        let mut writer = FileWriter::try_new_with_options(Vec::new(), &schema, options).unwrap();
+        batches(&kept).iter().for_each(|batch| writer.write(batch).unwrap());
+        ArrowFile::from_bytes(&writer.into_inner().unwrap()).unwrap().is_packed()
+    };
+    assert!(packed("2", Some(DType::Int16)) && !packed("1", Some(DType::Int16)));
+    assert!(packed("2", None) && packed("1", None));
+}
+
+#[test]
 fn compressed_files_are_read_but_are_not_packed() {
     for codec in [CompressionType::LZ4_FRAME, CompressionType::ZSTD] {
         let file = ArrowFile::from_bytes(&file(&batches(&tensors()), 64, Some(codec))).unwrap();
@@ -342,7 +360,7 @@ fn a_newer_format_and_malformed_checksums_are_refused() {
         let writer = FileWriter::try_new(Cursor::new(Vec::new()), &schema).unwrap();
         reason(&writer.into_inner().unwrap().into_inner())
     };
-    assert!(with("arrowembed.format_version", "2").contains("upgrade"));
+    assert!(with("arrowembed.format_version", "3").contains("upgrade"));
     assert!(with("arrowembed.format_version", "one").contains("not a number"));
     assert!(with("arrowembed.checksums", "[]").contains("checksums"));
 }
