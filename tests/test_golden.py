@@ -68,7 +68,7 @@ def test_candle_and_the_kernels_agree(float32):
 
 
 def test_coarser_numbers(coarser):
-    mean, worst = {"bfloat16": (3e-5, 1e-4), "int16": (3e-5, 1e-4), "int8": (3e-3, 1e-2)}[
+    mean, worst = {"bfloat16": (3e-5, 1e-4), "int16": (4e-6, 1e-5), "int8": (3e-3, 1e-2)}[
         coarser.info()["compute"]
     ]
     errors = cosine_errors(coarser.encode(TEXTS))
@@ -81,7 +81,7 @@ def test_candle_and_the_kernels_agree_on_coarser_numbers(coarser):
     candle = Embedder(coarser.info()["path"], device="candle", cache_size=0).encode(TEXTS)
     ours = coarser.encode(TEXTS)
     apart = 1 - (candle.astype(np.float64) * ours).sum(axis=1)
-    assert apart.max() < {"bfloat16": 1e-4, "int16": 1e-4, "int8": 1e-2}[coarser.info()["compute"]]
+    assert apart.max() < {"bfloat16": 1e-4, "int16": 1e-5, "int8": 1e-2}[coarser.info()["compute"]]
     assert cosine_errors(candle).max() < cosine_errors(ours).max()
 
 

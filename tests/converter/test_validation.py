@@ -53,7 +53,7 @@ def test_half_precision_has_a_tolerance_of_its_own(tmp_path: Path) -> None:
     result = validate_model(str(target), compute="float16")
     assert (result.dtype, result.compute) == ("float16", "float16")
     assert result.reference.worst <= result.tolerance == ARITHMETIC_TOLERANCES["float16"]
-    assert TOLERANCES["float16"] < result.tolerance < TOLERANCES["int16"]
+    assert TOLERANCES["int16"] < result.tolerance < TOLERANCES["bfloat16"]
 
 
 def test_gguf_files_have_tolerances_of_their_own(command: Command, bert: Path) -> None:

@@ -77,8 +77,8 @@ const FLOAT16_BOUND: f64 = 1e-3;
 /// Largest relative error with which bfloat16 replaces float32. Rounding to 8 bits gives at most 3.9e-3.
 const BFLOAT16_BOUND: f64 = 4e-3;
 
-/// Largest relative error with which int16 replaces float32. Blocks of Gaussian weights give about 5e-4,
-/// the matrices of all-MiniLM-L6-v2 up to 8.3e-4; at 3e-3 the largest weight of a block is some twenty times
+/// Largest relative error with which int16 replaces float32. Blocks of Gaussian weights give about 3.4e-4, as do
+/// the matrices of all-MiniLM-L6-v2; at 3e-3 the largest weight of a block is some three hundred times
 /// the typical one.
 const INT16_BOUND: f64 = 3e-3;
 

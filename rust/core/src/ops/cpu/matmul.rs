@@ -20,10 +20,10 @@ use crate::weights::panels::groups;
 /// cache while the rows pass by.
 const K_BLOCK: usize = 384;
 
-/// Input features of one panel that are converted to float32 at a time, for all rows: 12 KiB, and 36 KiB of
+/// Input features of one panel that are converted to float32 at a time, for all rows: 12 KiB, and 24 KiB of
 /// several panels together.
 const CONVERTED_BLOCK: usize = 192;
-const CONVERTED: usize = 576;
+const CONVERTED: usize = 384;
 
 /// Blocks of rows for which weights are rather converted in registers, once for each.
 const MOST_CONVERSIONS: usize = 4;
@@ -162,7 +162,7 @@ pub(super) fn matmul<S: Simd, W: Weight>(
 struct Floats([f32; CONVERTED * LANES]);
 
 impl Floats {
-    #[allow(clippy::large_stack_arrays)] // 36 KiB, of two MiB that a thread has
+    #[allow(clippy::large_stack_arrays)] // 24 KiB, of two MiB that a thread has
     const ZERO: Self = Self([0.0; CONVERTED * LANES]);
 }
 

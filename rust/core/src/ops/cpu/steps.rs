@@ -1,9 +1,11 @@
 //! The loops of AVX-512's tiles, in assembly.
 //!
-//! A tile's sums fill 27 of the 32 registers. The compiler loads weights ahead of where they are needed, has too few registers
-//! for them then, and moves all sums from one register to the next in every turn; and where it takes one step a
-//! turn, what counts the turns has a tenth of the ports that multiply. Here four steps are taken in a turn, each of a load for every panel,
-//! and for every row of a load that fills a register with one number and a product with each panel.
+//! A tile's sums fill up to 27 of the 32 registers. Where several steps are taken in a turn, the compiler loads weights ahead
+//! of where they are needed, has too few registers then, and moves all sums from one register to the next, twice a turn.
+//! Where one is taken, what counts the turns has a tenth of the ports that multiply. Here it is four: each loads the weights
+//! of every panel, and for every row fills a register with its number, which is multiplied with each panel.
+//!
+//! Registers are named, as each sum has to stay in its own. Rows that a tile has not are left out by the assembler.
 #![allow(unsafe_code)]
 
 use std::arch::asm;
@@ -30,16 +32,24 @@ macro_rules! step {
     };
 }
 
-/// The whole loop of tiles of some panels: where these are, and for each row its number, where it is, and for each panel
-/// its number, the register of the sums, and that of the weights.
+/// The whole loop of tiles of some panels. Of the weights, the instruction that loads them, the one that multiplies, and
+/// how far one to four steps go. Of the panels, their registers and where they stand. Of the rows, their numbers, where they stand, and for
+/// each panel its number, the register of the sums and that of the weights.
 macro_rules! steps {
-    ($of:ident, $sums:ident, $load:literal, $multiply:literal, [$w1:literal $w2:literal $w3:literal $w4:literal], $panels:tt,
-     [$($row:literal $stands:literal $([$p:literal $sum:tt $with:literal])+;)+]) => {
-        steps!(@ $of, $sums, $load, $multiply, [$w1 $w2 $w3 $w4], $panels,
-            [$($row $stands $([$p $sum $with])+;)+], [$($row $([$p $sum])+;)+])
+    (
+        $of:ident, $sums:ident, $load:literal $multiply:literal [$($ahead:literal)+], $panels:tt,
+        [$($row:literal $stands:literal $([$p:literal $sum:tt $with:literal])+;)+]
+    ) => {
+        steps!(
+            @ $of, $sums, $load $multiply [$($ahead)+], $panels,
+            [$($row $stands $([$p $sum $with])+;)+], [$($row $([$p $sum])+;)+]
+        )
     };
-    (@ $of:ident, $sums:ident, $load:literal, $multiply:literal, [$w1:literal $w2:literal $w3:literal $w4:literal], $panels:tt, $rows:tt,
-     [$($row:literal $([$p:literal $sum:tt])+;)+]) => {
+    (
+        @ $of:ident, $sums:ident,
+        $load:literal $multiply:literal [$w1:literal $w2:literal $w3:literal $w4:literal],
+        $panels:tt, $rows:tt, [$($row:literal $([$p:literal $sum:tt])+;)+]
+    ) => {
         asm!(
             "/* {ws} is of no use with one panel */",
             "test {turns}, {turns}",
@@ -99,9 +109,9 @@ macro_rules! steps {
 
 /// [`steps`] of the tiles that there are.
 macro_rules! steps_of_tile {
-    ($of:ident, $sums:ident, $load:literal, $multiply:literal, $ahead:tt) => {
+    ($of:ident, $sums:ident, $load:literal $multiply:literal $ahead:tt) => {
         match P {
-            1 => steps!($of, $sums, $load, $multiply, $ahead, ["zmm27" "{w}";], [
+            1 => steps!($of, $sums, $load $multiply $ahead, ["zmm27" "{w}";], [
                 0 "{a0}" [0 "zmm0" "zmm27"];
                 1 "{a0} + {s}" [0 "zmm1" "zmm27"];
                 2 "{a0} + 2 * {s}" [0 "zmm2" "zmm27"];
@@ -115,7 +125,7 @@ macro_rules! steps_of_tile {
                 10 "{a3} + {s}" [0 "zmm10" "zmm27"];
                 11 "{a3} + 2 * {s}" [0 "zmm11" "zmm27"];
             ]),
-            2 => steps!($of, $sums, $load, $multiply, $ahead, ["zmm27" "{w}"; "zmm28" "{w} + {ws}";], [
+            2 => steps!($of, $sums, $load $multiply $ahead, ["zmm27" "{w}"; "zmm28" "{w} + {ws}";], [
                 0 "{a0}" [0 "zmm0" "zmm27"] [1 "zmm1" "zmm28"];
                 1 "{a0} + {s}" [0 "zmm2" "zmm27"] [1 "zmm3" "zmm28"];
                 2 "{a0} + 2 * {s}" [0 "zmm4" "zmm27"] [1 "zmm5" "zmm28"];
@@ -129,7 +139,7 @@ macro_rules! steps_of_tile {
                 10 "{a3} + {s}" [0 "zmm20" "zmm27"] [1 "zmm21" "zmm28"];
                 11 "{a3} + 2 * {s}" [0 "zmm22" "zmm27"] [1 "zmm23" "zmm28"];
             ]),
-            3 => steps!($of, $sums, $load, $multiply, $ahead, ["zmm27" "{w}"; "zmm28" "{w} + {ws}"; "zmm29" "{w} + 2 * {ws}";], [
+            3 => steps!($of, $sums, $load $multiply $ahead, ["zmm27" "{w}"; "zmm28" "{w} + {ws}"; "zmm29" "{w} + 2 * {ws}";], [
                 0 "{a0}" [0 "zmm0" "zmm27"] [1 "zmm1" "zmm28"] [2 "zmm2" "zmm29"];
                 1 "{a0} + {s}" [0 "zmm3" "zmm27"] [1 "zmm4" "zmm28"] [2 "zmm5" "zmm29"];
                 2 "{a0} + 2 * {s}" [0 "zmm6" "zmm27"] [1 "zmm7" "zmm28"] [2 "zmm8" "zmm29"];
@@ -166,10 +176,10 @@ pub(super) unsafe fn take<const R: usize, const P: usize>(
     // and panels from `R` and `P` on are left out.
     unsafe {
         match product {
-            Product::Floats => steps_of_tile!(of, all, "vmovups", "vfmadd231ps", [64 128 192 256]),
-            Product::Halves => steps_of_tile!(of, all, "vcvtph2ps", "vfmadd231ps", [32 64 96 128]),
-            Product::Pairs => steps_of_tile!(of, all, "vmovups", "vpdpwssd", [64 128 192 256]),
-            Product::Quads => steps_of_tile!(of, all, "vmovups", "vpdpbusd", [64 128 192 256]),
+            Product::Floats => steps_of_tile!(of, all, "vmovups" "vfmadd231ps" [64 128 192 256]),
+            Product::Halves => steps_of_tile!(of, all, "vcvtph2ps" "vfmadd231ps" [32 64 96 128]),
+            Product::Pairs => steps_of_tile!(of, all, "vmovups" "vpdpwssd" [64 128 192 256]),
+            Product::Quads => steps_of_tile!(of, all, "vmovups" "vpdpbusd" [64 128 192 256]),
         }
     }
     for (all, sums) in all.iter().zip(sums) {

@@ -126,7 +126,9 @@ fn integers_of_the_first_format_are_not_computed_with_as_they_are() {
         let schema = schema().with_metadata(std::collections::HashMap::from([version]));
         let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5).unwrap();
         let mut writer = FileWriter::try_new_with_options(Vec::new(), &schema, options).unwrap();
-        batches(&kept).iter().for_each(|batch| writer.write(batch).unwrap());
+        for batch in batches(&kept) {
+            writer.write(&batch).unwrap();
+        }
         ArrowFile::from_bytes(&writer.into_inner().unwrap()).unwrap().is_packed()
     };
     assert!(packed("2", Some(DType::Int16)) && !packed("1", Some(DType::Int16)));
