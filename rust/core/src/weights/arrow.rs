@@ -118,7 +118,7 @@ impl ArrowFile {
     /// Whether the CPU kernels can work on the map as it is: panels, uncompressed, 64-byte aligned, and integers whose
     /// products do not overflow.
     pub(crate) fn is_packed(&self) -> bool {
-        let of_twelve_bits = self.embedded.version.is_some_and(|v| v <= LAST_OF_TWELVE_BITS)
+        let of_twelve_bits = self.embedded.version.is_none_or(|v| v <= LAST_OF_TWELVE_BITS)
             && self.rows.iter().any(|row| row.dtype == DType::Int16);
         let aligned = |payload: &Payload| match payload {
             Payload::Plain(data) => data.is_empty() || (data.as_ptr() as usize).is_multiple_of(64),

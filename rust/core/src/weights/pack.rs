@@ -468,6 +468,29 @@ mod tests {
     }
 
     #[test]
+    fn integers_stay_as_they_are_unless_their_products_could_overflow() {
+        let values: Vec<f32> = (0..300).map(|i| if i % 2 == 0 { 0.5 } else { -0.25 }).collect();
+        let source = InMemory::default().encoded("m.weight", values, 300, DType::Int16, true);
+        let spec = LinearSpec { bias: false, ..LinearSpec::new("m", 1, 300) };
+        let planned = planned(&source, |planner| planner.linear(&spec));
+        let packed = |source: &InMemory| planned[0].pack(source, None, Path::new("")).unwrap();
+        assert_eq!(packed(&source).tensor.data, source.require("m.weight").unwrap().data);
+
+        // As a first format's file could have them: all integers twice as large, of half the worth.
+        let mut larger = InMemory(source.0.clone());
+        let tensor = larger.0.get_mut("m.weight").unwrap();
+        let twice = |&b: &[u8; 2]| (2 * i16::from_le_bytes(b)).to_le_bytes();
+        let data: Vec<u8> = tensor.data.as_chunks().0.iter().flat_map(twice).collect();
+        tensor.data = arrow_buffer::Buffer::from_vec(data);
+        let scale = read_f32(&source, "m.weight.scale").unwrap().1[0] / 2.0;
+        let larger = larger.with("m.weight.scale", &[1, 1], vec![scale]);
+        assert_ne!(packed(&larger).tensor.data, larger.require("m.weight").unwrap().data);
+        let again = packed(&larger);
+        assert_eq!(again.tensor.dtype, DType::Int16);
+        assert_eq!(again.tensor.data, source.require("m.weight").unwrap().data);
+    }
+
+    #[test]
     fn row_major_keeps_everything_but_scales() {
         let source = attention().with("a.query.weight.scale", &[2], vec![1.0; 2]);
         let planned = plan_row_major(&source);

@@ -20,10 +20,16 @@ pub(super) struct Integers<T> {
 
 /// Integers of up to 16 bits.
 pub(super) fn int16(values: &[f32], in_features: usize) -> Integers<i16> {
-    // Rounding adds up to a half to each of a block, and the scale itself is rounded.
+    // Rounding adds up to a half to each of a block, and so do quotients, which are rounded themselves, up to one to their sum.
     let most = f64::from(LARGEST_SUM) - BLOCK as f64 / 2.0 - 1.0;
     let sum = |block: &[f32]| block.iter().map(|x| f64::from(x.abs())).sum::<f64>();
-    let scale = |block: &[f32]| (largest(block) / 32767.0).max((sum(block) / most) as f32);
+    let scale = |block: &[f32]| {
+        let exact = sum(block) / most;
+        let rounded = exact as f32;
+        // Of subnormal numbers rounding may take away a good part.
+        let enough = if f64::from(rounded) < exact { rounded.next_up() } else { rounded };
+        enough.max(largest(block) / 32767.0)
+    };
     quantize(values, in_features, scale, |x| x as i16)
 }
 
@@ -170,6 +176,11 @@ mod tests {
             assert!(integers.iter().all(|&q| q == integers[0]));
             let sum = i32::from(integers[0]).abs() * BLOCK as i32;
             assert!(sum <= LARGEST_SUM && sum > LARGEST_SUM - 2 * BLOCK as i32, "{sum}");
+        }
+        // Of a scale that has hardly a bit.
+        for value in 1..3000 {
+            let integers = int16(&[f32::from_bits(value); BLOCK], BLOCK).values;
+            assert!(i32::from(integers[0]) * BLOCK as i32 <= LARGEST_SUM, "{value}");
         }
     }
 

@@ -1,3 +1,4 @@
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Cursor;
 
@@ -6,8 +7,10 @@ use arrow_ipc::CompressionType;
 use arrow_ipc::MetadataVersion;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions};
 
+use super::super::embedded::VERSION_KEY;
 use super::*;
 use crate::fixtures::{all_values, assert_invariant, go_on};
+use crate::metadata::FORMAT_VERSION;
 use crate::weights::DType;
 use crate::weights::memory::InMemory;
 use crate::weights::table::to_batch;
@@ -52,7 +55,8 @@ fn file(
     let options = IpcWriteOptions::try_new(alignment, false, MetadataVersion::V5)
         .and_then(|options| options.try_with_compression(compression))
         .unwrap();
-    let schema = schema();
+    let version = (VERSION_KEY.to_owned(), FORMAT_VERSION.to_string());
+    let schema = schema().with_metadata(HashMap::from([version]));
     let mut writer = FileWriter::try_new_with_options(Vec::new(), &schema, options).unwrap();
     for batch in batches {
         writer.write(batch).unwrap();
@@ -117,22 +121,24 @@ fn payloads_are_slices_of_the_file_and_stand_on_64_bytes() {
 
 #[test]
 fn integers_of_the_first_format_are_not_computed_with_as_they_are() {
-    let packed = |version: &str, dtype: Option<DType>| {
-        let kept: Vec<Tensor> = tensors()
-            .into_iter()
-            .filter(|t| t.dtype != DType::Int16 || dtype == Some(DType::Int16))
-            .collect();
-        let version = ("arrowembed.format_version".to_owned(), version.to_owned());
-        let schema = schema().with_metadata(std::collections::HashMap::from([version]));
+    let floats = || tensors().into_iter().filter(|t| t.dtype != DType::Int16);
+    let packed = |version: Option<&str>, tensors: Vec<Tensor>| {
+        let version = version.map(|version| (VERSION_KEY.to_owned(), version.to_owned()));
+        let schema = schema().with_metadata(version.into_iter().collect::<HashMap<_, _>>());
         let options = IpcWriteOptions::try_new(64, false, MetadataVersion::V5).unwrap();
         let mut writer = FileWriter::try_new_with_options(Vec::new(), &schema, options).unwrap();
-        for batch in batches(&kept) {
+        for batch in batches(&tensors) {
             writer.write(&batch).unwrap();
         }
         ArrowFile::from_bytes(&writer.into_inner().unwrap()).unwrap().is_packed()
     };
-    assert!(packed("2", Some(DType::Int16)) && !packed("1", Some(DType::Int16)));
-    assert!(packed("2", None) && packed("1", None));
+    assert!(packed(Some("2"), tensors()));
+    assert!(!packed(Some("1"), tensors()));
+    // Whoever does not say so may follow either rule.
+    assert!(!packed(None, tensors()));
+    for version in [Some("2"), Some("1"), None] {
+        assert!(packed(version, floats().collect()));
+    }
 }
 
 #[test]
@@ -357,8 +363,7 @@ fn what_is_no_arrow_file_is_refused() {
 #[test]
 fn a_newer_format_and_malformed_checksums_are_refused() {
     let with = |key: &str, value: &str| {
-        let schema = schema()
-            .with_metadata(std::collections::HashMap::from([(key.to_owned(), value.to_owned())]));
+        let schema = schema().with_metadata(HashMap::from([(key.to_owned(), value.to_owned())]));
         let writer = FileWriter::try_new(Cursor::new(Vec::new()), &schema).unwrap();
         reason(&writer.into_inner().unwrap().into_inner())
     };
