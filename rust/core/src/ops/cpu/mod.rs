@@ -3,7 +3,7 @@
 //! [`load`] takes slices of the map; [`isa`] chooses the instruction set; [`kernels`] are the
 //! operations on whole tensors, over [`matmul`], [`attention`], [`rows`] and [`math`], all written
 //! once over [`simd`]; [`finish`] is what happens to a product's sums; [`scan`] multiplies queries with stored vectors;
-//! [`team`] puts one text on several threads. `x86`, `neon` and [`scalar`] are the instruction sets; `amx` computes
+//! [`team`] puts one text on several threads. `avx2`, `avx512`, `neon` and [`scalar`] are the instruction sets; `amx` computes
 //! products and attention on tiles, `halves` products in half precision.
 // A kernel is compiled for an instruction set only where it is inlined into that set's entry point.
 #![allow(clippy::inline_always)]
@@ -11,6 +11,10 @@
 #[cfg(target_arch = "x86_64")]
 mod amx;
 mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod expand;
 mod finish;
 #[cfg(target_arch = "x86_64")]
@@ -30,8 +34,6 @@ mod scalar;
 pub(crate) mod scan;
 mod scratch;
 mod simd;
-#[cfg(target_arch = "x86_64")]
-mod steps;
 mod stored;
 mod team;
 #[cfg(test)]
@@ -40,8 +42,6 @@ mod tiling;
 #[cfg(target_arch = "x86_64")]
 mod transpose;
 mod views;
-#[cfg(target_arch = "x86_64")]
-mod x86;
 
 use std::cell::{Cell, RefCell};
 use std::ops::Range;

@@ -24,7 +24,7 @@ use super::matmul::Panels;
 use super::simd::{LANES, Simd};
 use super::tiling::{self, Next};
 use super::views::{Rows, RowsMut, expect_shapes};
-use super::x86::Avx512;
+use super::avx512::Avx512;
 
 /// Products whose sum is in half precision. The loss grows with it, the cost of adding sums up falls: see
 /// docs/architecture/performance.md, "Half precision".
@@ -49,7 +49,7 @@ const MAX_TILE: usize = tiling::MAX_ROWS * MAX_COLUMNS;
 pub(crate) struct Halves(());
 
 impl Halves {
-    /// Beside the instructions of [`super::x86::Avx512`].
+    /// Beside the instructions of [`super::avx512::Avx512`].
     pub(super) fn detect(_: Avx512) -> Option<Self> {
         (is_x86_feature_detected!("avx512fp16") && is_x86_feature_detected!("avx512vl"))
             .then_some(Self(()))

@@ -11,7 +11,7 @@
 use std::arch::asm;
 use std::arch::x86_64::{__m512i, _mm512_setzero_si512};
 
-use super::tiling::{LINE, Operands, Product};
+use super::super::tiling::{LINE, Operands, Product};
 
 /// The assembly of one step: `$input` and `$weights` are how many bytes it is ahead of the pointers.
 macro_rules! step {
