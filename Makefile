@@ -81,10 +81,11 @@ bench: .venv/dev.stamp $(MODEL)/model.arrow ## time the engine, in Rust and from
 	ARROWEMBED_MODEL="$(CURDIR)/$(MODEL)" $(CARGO) bench --package arrowembed --locked
 	ARROWEMBED_MODEL="$(CURDIR)/$(MODEL)" $(PY) -m pytest benches --benchmark-only
 
-# PEERS, ROUNDS, KINDS and THREADS narrow it down; benches/peers/README.md says how.
+# PEERS, ROUNDS, KINDS and THREADS narrow it down, and with AVX2=1 no engine sees a newer processor than that;
+# benches/peers/README.md says how.
 bench-peers: $(MODEL)/model.arrow ## compare with other engines, each in its own environment
 	cd benches && ../$(PY) -m peers $(PEERS) $(if $(ROUNDS),--rounds $(ROUNDS)) \
-		$(if $(KINDS),--kinds $(KINDS)) $(if $(THREADS),--threads $(THREADS))
+		$(if $(KINDS),--kinds $(KINDS)) $(if $(THREADS),--threads $(THREADS)) $(if $(AVX2),--avx2)
 
 bench-large: .venv/wheel.stamp ## a GGUF file of 4.4 GB: opening, memory, and speed beside llama.cpp
 	cd benches && ../$(PY) -m large $(if $(ROUNDS),--rounds $(ROUNDS))

@@ -1,12 +1,16 @@
 """The comparison with other engines under `benches/peers`, as far as it needs none of them."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import texts as texts_module
-from peers import environments, lines, machine, measure, process, report
+from peers import environments, limit, lines, machine, measure, process, report
 from peers.models import MADE, Models
 from peers.process import Worker, WorkerError
 from peers.results import Accuracy, Memory, Results, Sample
@@ -198,3 +202,26 @@ def test_golden_texts_belong_together():
     assert len(ids) == len(texts)
     assert vectors.shape == (len(texts), 384)
     assert json.dumps(texts)
+
+
+def test_engines_can_be_limited_to_avx2_or_it_is_said_why_not(tmp_path):
+    (tmp_path / "logs").mkdir()
+    flags = machine.field(Path("/proc/cpuinfo").read_text(), "flags").split()
+    if "cpuid_fault" not in flags:
+        with pytest.raises(environments.SetupError):
+            limit.library(tmp_path)
+        return
+    library = limit.library(tmp_path)
+    variables = {name: value for name, value in os.environ.items() if name != "ARROWEMBED_ISA"}
+    variables["LD_PRELOAD"] = str(library)
+    # In a process of its own and in one that it starts.
+    code = "from arrowembed import _core; print(_core.isa())"
+    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}], check=True)"
+    for program in (code, nested):
+        output = subprocess.check_output(
+            [sys.executable, "-c", program], env=variables, text=True
+        )
+        assert output.strip() == ("avx2" if {"avx2", "fma", "f16c"} <= set(flags) else "scalar")
+    fault = [sys.executable, "-c", "import ctypes; ctypes.string_at(0)"]
+    ended = subprocess.run(fault, check=False, env=variables)
+    assert ended.returncode == -signal.SIGSEGV

@@ -18,7 +18,7 @@ from texts import cut, text_set, token_counts
 
 from arrowembed import Embedder
 from arrowembed_converter import sources
-from peers import environments, lines, machine
+from peers import environments, limit, lines, machine
 from peers.measure import Bench, Engine, Golden, Texts
 from peers.models import Models
 from peers.report import report
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--kinds", nargs="+", choices=MANY, default=MANY)
     parser.add_argument("--home", type=Path, default=ROOT / ".peers")
+    parser.add_argument("--avx2", action="store_true", help="as if the processor had nothing newer")
     options = parser.parse_args()
     try:
         chosen = lines.chosen(options.peers)
@@ -72,6 +73,10 @@ def main() -> None:
     # Ended like that, too, it ends the engines' processes, which may be standing still.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     (options.home / "logs").mkdir(parents=True, exist_ok=True)
+    try:
+        limited = limit.library(options.home) if options.avx2 else None
+    except environments.SetupError as error:
+        raise SystemExit(str(error)) from None
     embedder = Embedder(options.model)
 
     def counted(texts: list[str]) -> tuple[list[str], int]:
@@ -86,7 +91,11 @@ def main() -> None:
     results.lines = [line.name for line in chosen]
     source = sources.locate(options.source)
     models = Models(options.home, {"arrow": options.model.absolute(), "source": source})
-    bench = Bench(set_up(chosen, models, options.home, results), results)
+    engines = set_up(chosen, models, options.home, results)
+    if limited:
+        os.environ["LD_PRELOAD"] = str(limited)
+        results.machine["limited to"] = "AVX2"
+    bench = Bench(engines, results)
 
     try:
         for threads in sorted({options.threads, 1}, reverse=True):

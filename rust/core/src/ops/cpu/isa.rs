@@ -4,15 +4,15 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "x86_64")]
+use super::avx2::Avx2;
+#[cfg(target_arch = "x86_64")]
+use super::avx512::Avx512;
 #[cfg(target_arch = "aarch64")]
 use super::neon::Neon;
 use super::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use super::simd::Simd;
-#[cfg(target_arch = "x86_64")]
-use super::avx2::Avx2;
-#[cfg(target_arch = "x86_64")]
-use super::avx512::Avx512;
 use crate::compute::Compute;
 
 /// Environment variable that asks for an instruction set by name, for measurements and tests.

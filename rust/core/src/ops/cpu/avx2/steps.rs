@@ -22,17 +22,22 @@ macro_rules! multiply {
         concat!("vfmadd231ps ", $sum, ", ", $a, ", ", $w, "\n")
     };
     (pairs $sum:literal $a:literal $w:expr) => {
-        concat!(
-            "vpmaddwd ymm15, ", $a, ", ", $w, "\n",
-            "vpaddd ", $sum, ", ", $sum, ", ymm15\n",
-        )
+        concat!("vpmaddwd ymm15, ", $a, ", ", $w, "\n", "vpaddd ", $sum, ", ", $sum, ", ymm15\n",)
     };
     // Products of two bytes each, in 16 bits; register 14 has the ones that add two of those.
     (quads $sum:literal $a:literal $w:expr) => {
         concat!(
-            "vpmaddubsw ymm15, ", $a, ", ", $w, "\n",
+            "vpmaddubsw ymm15, ",
+            $a,
+            ", ",
+            $w,
+            "\n",
             "vpmaddwd ymm15, ymm15, ymm14\n",
-            "vpaddd ", $sum, ", ", $sum, ", ymm15\n",
+            "vpaddd ",
+            $sum,
+            ", ",
+            $sum,
+            ", ymm15\n",
         )
     };
     (vnni_pairs $sum:literal $a:literal $w:expr) => {

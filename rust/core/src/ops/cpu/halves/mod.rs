@@ -19,12 +19,12 @@ pub(super) use operands::Operands;
 use operands::pair_up;
 use tile::{Apart, Lines, Paired, Tile};
 
+use super::avx512::Avx512;
 use super::finish::Finish;
 use super::matmul::Panels;
 use super::simd::{LANES, Simd};
 use super::tiling::{self, Next};
 use super::views::{Rows, RowsMut, expect_shapes};
-use super::avx512::Avx512;
 
 /// Products whose sum is in half precision. The loss grows with it, the cost of adding sums up falls: see
 /// docs/architecture/performance.md, "Half precision".
