@@ -163,7 +163,7 @@ use crate::ops::Rotations;
 compile_for_each_isa! {
     /// See [`super::kernels::multiply_adds`].
     #[cfg(feature = "measure")]
-    fn multiply_adds(steps: usize, operations: &mut usize);
+    fn multiply_adds(steps: usize, beside: bool, operations: &mut usize);
     /// See [`super::expand::expand`].
     #[cfg(test)]
     fn expand(kind: GgmlType, bytes: &[u8], out: &mut [f32]);

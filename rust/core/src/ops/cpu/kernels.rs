@@ -295,21 +295,47 @@ pub(super) fn add_embedding<S: Simd>(simd: S, table: TableData<'_>, ids: &[u32],
     }
 }
 
-/// Multiply-adds in registers and nothing else: what the product of floats could reach. Tells how many
-/// operations that were.
+/// Multiply-adds in registers: what the product of floats could reach. With `beside`, as many instructions that do nothing
+/// come with them as a step of the largest tile has to load its numbers: what it could reach if memory were as near as
+/// the registers. Tells how many operations that were.
 #[cfg(feature = "measure")]
 #[inline(always)]
-pub(super) fn multiply_adds<S: Simd>(simd: S, steps: usize, operations: &mut usize) {
+#[allow(unsafe_code)]
+pub(super) fn multiply_adds<S: Simd>(simd: S, steps: usize, beside: bool, operations: &mut usize) {
     let (x, y) = (std::hint::black_box(1e-3), std::hint::black_box(0.999));
     let (x, y) = (simd.splat(x), simd.splat(y));
-    // As many as hide the latency and fit into the registers.
-    let mut sums = [x; 12];
-    for _ in 0..steps {
-        for sum in &mut sums[..S::TILES[0]] {
-            *sum = simd.mul_add(*sum, y, x);
+    let nothing = || {
+        // SAFETY: it does nothing.
+        unsafe { std::arch::asm!("nop", options(nomem, nostack, preserves_flags)) };
+    };
+    let mut sums = [x; 36];
+    let total = if beside {
+        let (rows, panels) = (S::TILES[S::TILES.len() - 1], S::TILES.len());
+        let registers = size_of::<S::V>() / align_of::<S::V>();
+        let sums = &mut sums[..rows * panels];
+        for _ in 0..steps {
+            for _ in 0..panels * registers {
+                nothing();
+            }
+            for row in sums.chunks_exact_mut(panels) {
+                nothing();
+                for sum in row {
+                    *sum = simd.mul_add(*sum, y, x);
+                }
+            }
         }
-    }
-    let total = sums.into_iter().fold(x, |total, sum| simd.add(total, sum));
+        sums
+    } else {
+        // As many as hide the latency and fit into the registers.
+        let sums = &mut sums[..S::TILES[0]];
+        for _ in 0..steps {
+            for sum in &mut *sums {
+                *sum = simd.mul_add(*sum, y, x);
+            }
+        }
+        sums
+    };
+    *operations = 2 * super::simd::LANES * total.len() * steps;
+    let total = total.iter().fold(x, |total, &sum| simd.add(total, sum));
     std::hint::black_box(simd.sum(total));
-    *operations = 2 * super::simd::LANES * S::TILES[0] * steps;
 }

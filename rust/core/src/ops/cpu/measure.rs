@@ -30,7 +30,7 @@ fn named(name: &str) -> Result<Isa> {
 /// # Errors
 /// If it is not one of this machine.
 pub fn peak(name: &str) -> Result<f64> {
-    Ok(tries(name, 20)?.into_iter().fold(0.0, f64::max))
+    Ok(tries(name, false, 20)?.into_iter().fold(0.0, f64::max))
 }
 
 /// The same over some tenths of a second, as something else of that length would get it.
@@ -38,19 +38,31 @@ pub fn peak(name: &str) -> Result<f64> {
 /// # Errors
 /// If it is not one of this machine.
 pub fn sustained_peak(name: &str) -> Result<f64> {
-    let tries = tries(name, 200)?;
-    // Each of as many operations: the mean of their times.
-    Ok(tries.len() as f64 / tries.iter().map(|rate| 1.0 / rate).sum::<f64>())
+    tries(name, false, 200).map(|tries| mean(&tries))
+}
+
+/// The same with as many instructions beside them as the largest tile has to load its numbers, which do nothing: what no
+/// kernel with that tile comes past, while others use the same core.
+///
+/// # Errors
+/// If it is not one of this machine.
+pub fn sustained_ceiling(name: &str) -> Result<f64> {
+    tries(name, true, 100).map(|tries| mean(&tries))
+}
+
+/// Of rates, each of as many operations: their number by the mean of their times.
+fn mean(rates: &[f64]) -> f64 {
+    rates.len() as f64 / rates.iter().map(|rate| 1.0 / rate).sum::<f64>()
 }
 
 /// Rates of tries of a millisecond or two.
-fn tries(name: &str, count: usize) -> Result<Vec<f64>> {
+fn tries(name: &str, beside: bool, count: usize) -> Result<Vec<f64>> {
     const STEPS: usize = 1_000_000;
     let isa = named(name)?;
     let try_once = |_| {
         let mut operations = 0;
         let started = Instant::now();
-        isa::multiply_adds(isa, STEPS, &mut operations);
+        isa::multiply_adds(isa, STEPS, beside, &mut operations);
         operations as f64 / started.elapsed().as_secs_f64()
     };
     Ok((0..count).map(try_once).collect())
