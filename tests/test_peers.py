@@ -218,9 +218,7 @@ def test_engines_can_be_limited_to_avx2_or_it_is_said_why_not(tmp_path):
     code = "from arrowembed import _core; print(_core.isa())"
     nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}], check=True)"
     for program in (code, nested):
-        output = subprocess.check_output(
-            [sys.executable, "-c", program], env=variables, text=True
-        )
+        output = subprocess.check_output([sys.executable, "-c", program], env=variables, text=True)
         assert output.strip() == ("avx2" if {"avx2", "fma", "f16c"} <= set(flags) else "scalar")
     fault = [sys.executable, "-c", "import ctypes; ctypes.string_at(0)"]
     ended = subprocess.run(fault, check=False, env=variables)

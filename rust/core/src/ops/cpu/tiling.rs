@@ -92,7 +92,7 @@ pub(super) use pick_tile;
 
 /// How a step of a tile loads weights and multiplies them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only AVX-512 has such loops"))]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86-64 has such loops"))]
 pub(super) enum Product {
     /// float32 with float32.
     Floats,
@@ -106,7 +106,7 @@ pub(super) enum Product {
 
 /// Where the loop of a tile begins, with distances in bytes.
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only AVX-512 has such loops"))]
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "only x86-64 has such loops"))]
 pub(super) struct Operands {
     /// Rows of inputs, of which each step takes four bytes.
     pub(super) a: *const u8,
