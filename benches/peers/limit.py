@@ -1,5 +1,6 @@
 """Has engines believe that the processor has AVX2 and nothing newer."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,11 @@ def library(home: Path) -> Path:
         SetupError: It could not be compiled, or this processor cannot be limited.
     """
     made = home / "avx2.so"
-    run(["cc", "-O2", "-shared", "-fPIC", "-o", str(made), str(SOURCE)], home / "logs" / "avx2.log")
+    compiler = shutil.which("cc")
+    if not compiler:
+        raise SetupError("engines cannot be limited to AVX2 without a C compiler, cc")
+    command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(made), str(SOURCE)]
+    run(command, home / "logs" / "avx2.log")
     tried = subprocess.run(
         [sys.executable, "-c", ""],
         check=False,
