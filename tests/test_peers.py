@@ -1,7 +1,6 @@
 """The comparison with other engines under `benches/peers`, as far as it needs none of them."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -208,12 +207,13 @@ def test_engines_can_be_limited_to_avx2_or_it_is_said_why_not(tmp_path):
     (tmp_path / "logs").mkdir()
     flags = machine.field(Path("/proc/cpuinfo").read_text(), "flags").split()
     if "cpuid_fault" not in flags:
-        with pytest.raises(environments.SetupError):
+        # Of another architecture, it does not even compile.
+        why = r"cannot be limited to AVX2 here" if flags else r"avx2\.log"
+        with pytest.raises(environments.SetupError, match=why):
             limit.library(tmp_path)
         return
     library = limit.library(tmp_path)
-    variables = {name: value for name, value in os.environ.items() if name != "ARROWEMBED_ISA"}
-    variables["LD_PRELOAD"] = str(library)
+    variables = limit.unlimited() | {"LD_PRELOAD": str(library)}
     # In a process of its own and in one that it starts.
     code = "from arrowembed import _core; print(_core.isa())"
     nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}], check=True)"
@@ -223,3 +223,10 @@ def test_engines_can_be_limited_to_avx2_or_it_is_said_why_not(tmp_path):
     fault = [sys.executable, "-c", "import ctypes; ctypes.string_at(0)"]
     ended = subprocess.run(fault, check=False, env=variables)
     assert ended.returncode == -signal.SIGSEGV
+
+
+def test_a_library_that_the_loader_would_pass_over_is_refused(tmp_path):
+    folder = tmp_path / "with a space"
+    (folder / "logs").mkdir(parents=True)
+    with pytest.raises(environments.SetupError, match="a space or a colon"):
+        limit.library(folder)

@@ -94,7 +94,7 @@ def main() -> None:
     engines = set_up(chosen, models, options.home, results)
     if limited:
         os.environ["LD_PRELOAD"] = str(limited)
-        results.machine["limited to"] = "AVX2"
+        results.machine["instructions"] += ", of which engines that ask are told AVX2 and what is older"
     bench = Bench(engines, results)
 
     try:

@@ -2,11 +2,11 @@
  *
  * Linux has the processor refuse CPUID to it (arch_prctl(2), ARCH_SET_CPUID), and what it asks for is answered here: all that the
  * processor says, without AVX-512, AVX-VNNI and AMX. Threads and processes that it starts are told the same.
- * Needs an Intel processor, or one of AMD's since Zen 5, whose host lets them refuse: `cpuid_fault` in /proc/cpuinfo.
+ * Needs `cpuid_fault` in /proc/cpuinfo. The C library has asked before, and may copy memory with newer instructions; GFNI, VAES and
+ * VPCLMULQDQ, which processors without AVX-512 have, too, stay.
  */
 #define _GNU_SOURCE
 #include <asm/prctl.h>
-#include <cpuid.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/syscall.h>
@@ -36,7 +36,8 @@ static void answer(int number, siginfo_t *info, void *context) {
         return;
     }
     refuse(0);
-    __cpuid_count(leaf, subleaf, a, b, c, d);
+    /* Volatile, so that it stays between the two. */
+    __asm__ volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(leaf), "c"(subleaf) : "memory");
     refuse(1);
     if (leaf == 7 && subleaf == 0) {
         a = 0; /* No further subleaf, where AVX-VNNI and AMX's other numbers are. */
@@ -54,7 +55,7 @@ static void answer(int number, siginfo_t *info, void *context) {
 }
 
 __attribute__((constructor)) static void limit(void) {
-    struct sigaction action = {.sa_sigaction = answer, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    struct sigaction action = {.sa_sigaction = answer, .sa_flags = SA_SIGINFO};
     if (sigaction(SIGSEGV, &action, NULL) != 0 || refuse(1) != 0) {
         perror("this processor cannot be told to refuse CPUID");
         _exit(70);

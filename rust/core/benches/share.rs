@@ -4,8 +4,8 @@
 //! The model is `ARROWEMBED_MODEL`: a model folder of all-MiniLM-L6-v2, or one with its shapes. It is computed in float32
 //! and in float16, or in what the command line names (`-- int16 int8`), one after the other. Each call takes about
 //! half a second, and the multiply-adds are measured on as many threads for as long before and after it, so that both see the
-//! same machine; the best of what they did in a few milliseconds is printed beside it. Its share is also printed of the same with
-//! as many instructions beside them as the largest tile has to load its numbers, which do nothing.
+//! same machine; the best of what they did in a few milliseconds is printed beside it. The second share is that of multiply-adds
+//! with as many instructions beside them, which do nothing, as the widest tile takes to load its numbers.
 //! `ARROWEMBED_ISA` chooses the instructions of both.
 
 #![allow(clippy::expect_used, clippy::print_stdout)] // nothing to measure without a model
@@ -48,10 +48,10 @@ fn operations(lengths: &[usize]) -> f64 {
 }
 
 /// Multiply-adds a second of some threads at once, in floating-point operations.
-fn on(threads: usize, peak: fn(&str) -> arrowembed::Result<f64>) -> f64 {
+fn on(threads: usize, rate: fn(&str) -> arrowembed::Result<f64>) -> f64 {
     std::thread::scope(|scope| {
         let running: Vec<_> =
-            (0..threads).map(|_| scope.spawn(move || peak(isa()).expect("a peak"))).collect();
+            (0..threads).map(|_| scope.spawn(move || rate(isa()).expect("a peak"))).collect();
         running.into_iter().map(|thread| thread.join().expect("a peak")).sum()
     })
 }
@@ -106,7 +106,7 @@ fn main() {
             }
         }
         println!(
-            "{threads} threads, {:.0} GFLOP/s in multiply-adds, {best:.0} at best, {:.0} with others beside them",
+            "{threads} threads, {:.0} GFLOP/s in multiply-adds, {best:.0} at best, {:.0} with as many loads' places",
             median(peaks),
             median(ceilings)
         );

@@ -296,7 +296,7 @@ pub(super) fn add_embedding<S: Simd>(simd: S, table: TableData<'_>, ids: &[u32],
 }
 
 /// Multiply-adds in registers: what the product of floats could reach. With `beside`, as many instructions that do nothing
-/// come with them as a step of the largest tile has to load its numbers: what it could reach if memory were as near as
+/// come with them as a step of the widest tile takes to load its numbers: what it could reach if memory were as near as
 /// the registers. Tells how many operations that were.
 #[cfg(feature = "measure")]
 #[inline(always)]
@@ -311,6 +311,7 @@ pub(super) fn multiply_adds<S: Simd>(simd: S, steps: usize, beside: bool, operat
     let mut sums = [x; 36];
     let total = if beside {
         let (rows, panels) = (S::TILES[S::TILES.len() - 1], S::TILES.len());
+        // Of a panel's weights: a value is an array of registers, which are aligned to their size.
         let registers = size_of::<S::V>() / align_of::<S::V>();
         let sums = &mut sums[..rows * panels];
         for _ in 0..steps {

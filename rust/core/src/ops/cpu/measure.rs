@@ -41,8 +41,8 @@ pub fn sustained_peak(name: &str) -> Result<f64> {
     tries(name, false, 200).map(|tries| mean(&tries))
 }
 
-/// The same with as many instructions beside them as the largest tile has to load its numbers, which do nothing: what no
-/// kernel with that tile comes past, while others use the same core.
+/// The same with as many instructions beside them as the widest tile takes to load its numbers, which do nothing: what a
+/// kernel that loads them so reaches at most, while others use the same core.
 ///
 /// # Errors
 /// If it is not one of this machine.
@@ -55,7 +55,7 @@ fn mean(rates: &[f64]) -> f64 {
     rates.len() as f64 / rates.iter().map(|rate| 1.0 / rate).sum::<f64>()
 }
 
-/// Rates of tries of a millisecond or two.
+/// Rates of tries of some milliseconds.
 fn tries(name: &str, beside: bool, count: usize) -> Result<Vec<f64>> {
     const STEPS: usize = 1_000_000;
     let isa = named(name)?;

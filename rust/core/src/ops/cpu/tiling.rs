@@ -202,9 +202,12 @@ mod tests {
     fn all_rows_at_once_where_a_tile_takes_them() {
         #[cfg(target_arch = "x86_64")]
         {
+            use super::super::avx2::Avx2;
             use super::super::avx512::Avx512;
             let chosen = [1, 9, 10, 12, 13, 128].map(|rows| panels(Avx512::TILES, rows));
             assert_eq!(chosen, [3, 3, 2, 2, 3, 3]);
+            let chosen = [1, 3, 4, 6, 7, 128].map(|rows| panels(Avx2::<false>::TILES, rows));
+            assert_eq!(chosen, [2, 2, 1, 1, 2, 2]);
         }
         assert_eq!(panels(Scalar::TILES, 7), 1);
     }

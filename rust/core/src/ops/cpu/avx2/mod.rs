@@ -31,8 +31,8 @@ impl Avx2<false> {
     }
 }
 
-// SAFETY of every block in this implementation: a value of `Avx2` is made by `detect` alone, after
-// it found the instructions; pointers are vouched for by the callers of the unsafe functions.
+// SAFETY of every block in this implementation: a value of `Avx2` is made by `detect` and `with_vnni` alone, after
+// they found the instructions; pointers are vouched for by the callers of the unsafe functions.
 impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type V = [__m256; 2];
     type I = [__m256i; 2];
@@ -45,18 +45,20 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         product: Product,
         sums: &mut [[Self::V; P]; R],
     ) -> bool {
-        // SAFETY: see above; the caller vouches for the operands. What is zero in integers is zero in floats.
+        // SAFETY: see above, with VNNI only after that was detected; the caller vouches for the operands.
         unsafe {
             let mut bits = [[[_mm256_setzero_si256(); 2]; P]; R];
             for r in 0..R {
                 for p in 0..P {
-                    bits[r][p] = sums[r][p].map(|half| _mm256_castps_si256(half));
+                    let [low, high] = sums[r][p];
+                    bits[r][p] = [_mm256_castps_si256(low), _mm256_castps_si256(high)];
                 }
             }
             steps::take::<VNNI, R, P>(of, product, &mut bits);
             for r in 0..R {
                 for p in 0..P {
-                    sums[r][p] = bits[r][p].map(|half| _mm256_castsi256_ps(half));
+                    let [low, high] = bits[r][p];
+                    sums[r][p] = [_mm256_castsi256_ps(low), _mm256_castsi256_ps(high)];
                 }
             }
         }

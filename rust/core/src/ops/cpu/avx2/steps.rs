@@ -104,7 +104,7 @@ macro_rules! step {
             row!(2 multiply!($multiply $s2 "ymm14" "ymm15")),
         )
     };
-    // Where products need registers of their own, weights are read where they are multiplied.
+    // Where products need registers of their own, weights are read where they are multiplied, by no instruction of their own.
     (one_panel_in_memory $multiply:ident $load:literal $half:literal $i:literal $w:literal) => {
         concat!(
             step!(@in_memory $multiply $half 0 "{a}" $i $w ["{w}" "ymm0" "ymm1"]),
@@ -196,7 +196,7 @@ macro_rules! steps {
 /// Takes all steps of a tile.
 ///
 /// # Safety
-/// The processor has AVX2, FMA and F16C, and with `VNNI` AVX-VNNI. `R` rows of as many numbers of four bytes are readable at
+/// The processor has AVX2, FMA and F16C, and with `VNNI` AVX-VNNI. `R` rows of `of.steps` numbers of four bytes are readable at
 /// `of.a`, and `P` panels of as many times 16 weights, or groups of four bytes of them, at `of.panel`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
@@ -214,8 +214,8 @@ pub(super) unsafe fn take<const VNNI: bool, const R: usize, const P: usize>(
     }
     let fourth = of.a.wrapping_add(3 * of.a_stride);
     let second = of.panel.wrapping_add(of.panel_stride);
-    // SAFETY: the caller vouches for the instructions, and for what is read: as many steps are taken as there are, and rows
-    // from `R` on are left out.
+    // SAFETY: the caller vouches for the instructions, and for what is read: as many steps are taken as there are, rows
+    // from `R` on are left out, and the second panel is read where `P` is 2, the only other size that fits.
     unsafe {
         match (P, product, VNNI) {
             (1, Product::Floats, _) => {
