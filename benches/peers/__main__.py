@@ -94,7 +94,7 @@ def main() -> None:
     engines = set_up(chosen, models, options.home, results)
     if limited:
         os.environ["LD_PRELOAD"] = str(limited)
-        results.machine["instructions"] += ", of which engines that ask are told AVX2 and what is older"
+        results.machine["instructions"] += "; engines that ask are told of none after AVX2"
     bench = Bench(engines, results)
 
     try:

@@ -40,6 +40,6 @@ def library(home: Path) -> Path:
 
 
 def unlimited() -> dict[str, str]:
-    """The environment, without what chooses our instructions or takes the signal from the library."""
+    """The environment, without what chooses our kernels or takes the signal from the library."""
     without = ("ARROWEMBED_ISA", "PYTHONFAULTHANDLER", "PYTHONDEVMODE", "LD_PRELOAD")
     return {name: value for name, value in os.environ.items() if name not in without}
