@@ -193,6 +193,22 @@ macro_rules! steps {
     };
 }
 
+/// [`steps`] of a tile of one panel or of two.
+macro_rules! steps_of_tile {
+    (
+        $of:ident, $sums:ident, $one:ident $two:ident $multiply:ident $load:literal $half:literal
+        [$w1:literal $w2:literal $w3:literal $w4:literal]
+    ) => {
+        if P == 1 {
+            let fourth = $of.a.wrapping_add(3 * $of.a_stride);
+            steps!($of, $sums, fourth, $one $multiply $load $half [$w1 $w2 $w3 $w4] [4 16]);
+        } else {
+            let second = $of.panel.wrapping_add($of.panel_stride);
+            steps!($of, $sums, second, $two $multiply $load $half [$w1 $w2 $w3 $w4] [$w1 $w4]);
+        }
+    };
+}
+
 /// Takes all steps of a tile.
 ///
 /// # Safety
@@ -212,47 +228,27 @@ pub(super) unsafe fn take<const VNNI: bool, const R: usize, const P: usize>(
     for (all, sums) in all.iter_mut().zip(sums.as_flattened().as_flattened()) {
         *all = *sums;
     }
-    let fourth = of.a.wrapping_add(3 * of.a_stride);
-    let second = of.panel.wrapping_add(of.panel_stride);
     // SAFETY: the caller vouches for the instructions, and for what is read: as many steps are taken as there are, rows
     // from `R` on are left out, and the second panel is read where `P` is 2, the only other size that fits.
     unsafe {
-        match (P, product, VNNI) {
-            (1, Product::Floats, _) => {
-                steps!(of, all, fourth, one_panel floats "vmovups" 32 [64 128 192 256] [4 16]);
+        match (product, VNNI) {
+            (Product::Floats, _) => {
+                steps_of_tile!(of, all, one_panel two_panels floats "vmovups" 32 [64 128 192 256]);
             }
-            (1, Product::Halves, _) => {
-                steps!(of, all, fourth, one_panel floats "vcvtph2ps" 16 [32 64 96 128] [4 16]);
+            (Product::Halves, _) => {
+                steps_of_tile!(of, all, one_panel two_panels floats "vcvtph2ps" 16 [32 64 96 128]);
             }
-            (1, Product::Pairs, true) => {
-                steps!(of, all, fourth, one_panel vnni_pairs "vmovups" 32 [64 128 192 256] [4 16]);
+            (Product::Pairs, true) => {
+                steps_of_tile!(of, all, one_panel two_panels vnni_pairs "vmovups" 32 [64 128 192 256]);
             }
-            (1, Product::Pairs, false) => {
-                steps!(of, all, fourth, one_panel pairs "vmovups" 32 [64 128 192 256] [4 16]);
+            (Product::Pairs, false) => {
+                steps_of_tile!(of, all, one_panel two_panels_in_memory pairs "vmovups" 32 [64 128 192 256]);
             }
-            (1, Product::Quads, true) => {
-                steps!(of, all, fourth, one_panel vnni_quads "vmovups" 32 [64 128 192 256] [4 16]);
+            (Product::Quads, true) => {
+                steps_of_tile!(of, all, one_panel two_panels vnni_quads "vmovups" 32 [64 128 192 256]);
             }
-            (1, Product::Quads, false) => {
-                steps!(of, all, fourth, one_panel_in_memory quads "" 32 [64 128 192 256] [4 16]);
-            }
-            (_, Product::Floats, _) => {
-                steps!(of, all, second, two_panels floats "vmovups" 32 [64 128 192 256] [64 256]);
-            }
-            (_, Product::Halves, _) => {
-                steps!(of, all, second, two_panels floats "vcvtph2ps" 16 [32 64 96 128] [32 128]);
-            }
-            (_, Product::Pairs, true) => {
-                steps!(of, all, second, two_panels vnni_pairs "vmovups" 32 [64 128 192 256] [64 256]);
-            }
-            (_, Product::Pairs, false) => {
-                steps!(of, all, second, two_panels_in_memory pairs "" 32 [64 128 192 256] [64 256]);
-            }
-            (_, Product::Quads, true) => {
-                steps!(of, all, second, two_panels vnni_quads "vmovups" 32 [64 128 192 256] [64 256]);
-            }
-            (_, Product::Quads, false) => {
-                steps!(of, all, second, two_panels_in_memory quads "" 32 [64 128 192 256] [64 256]);
+            (Product::Quads, false) => {
+                steps_of_tile!(of, all, one_panel_in_memory two_panels_in_memory quads "vmovups" 32 [64 128 192 256]);
             }
         }
     }
