@@ -13,10 +13,10 @@ use crate::weights::DType;
 use crate::weights::embedded::check_version;
 
 /// Version of the model file format that this crate writes and reads.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
-/// The last version whose 16-bit integers were of 12 bits, with another rule for their scales.
-pub(crate) const LAST_OF_TWELVE_BITS: u32 = 1;
+/// The last version whose 16-bit integers had another rule for their scales, with which products may overflow today.
+pub(crate) const LAST_OF_OTHER_INT16: u32 = 2;
 
 /// Everything but the weights and the tokenizer that an engine needs to know of a model.
 ///

@@ -25,7 +25,7 @@ use super::map::{InFile, MappedFile};
 use super::table::{Columns, DATA, Row, Rows, schema};
 use super::{DType, Layout, Tensor, TensorSource};
 use crate::error::{Error, Result};
-use crate::metadata::LAST_OF_TWELVE_BITS;
+use crate::metadata::LAST_OF_OTHER_INT16;
 
 /// A model file whose tensors share the mapped memory.
 ///
@@ -118,7 +118,7 @@ impl ArrowFile {
     /// Whether the CPU kernels can work on the map as it is: panels, uncompressed, 64-byte aligned, and integers whose
     /// products do not overflow.
     pub(crate) fn is_packed(&self) -> bool {
-        let of_twelve_bits = self.embedded.version.is_none_or(|v| v <= LAST_OF_TWELVE_BITS)
+        let of_another_rule = self.embedded.version.is_none_or(|v| v <= LAST_OF_OTHER_INT16)
             && self.rows.iter().any(|row| row.dtype == DType::Int16);
         let aligned = |payload: &Payload| match payload {
             Payload::Plain(data) => data.is_empty() || (data.as_ptr() as usize).is_multiple_of(64),
@@ -126,7 +126,7 @@ impl ArrowFile {
         };
         let mut panels = self.rows.iter().filter(|row| row.layout.group().is_some()).peekable();
         panels.peek().is_some()
-            && !of_twelve_bits
+            && !of_another_rule
             && panels.all(|row| row.layout == Layout::panels_of(row.dtype))
             && self.payloads.iter().all(aligned)
     }

@@ -222,7 +222,7 @@ impl Planned {
     }
 
     /// A tensor of integers that is already as it should be: quantized a second time it would lose
-    /// again. Those of 12 bits, of the first format, may be too large for their products.
+    /// again. Those of earlier formats may be too large for their products.
     fn integers_as_they_are(
         &self,
         source: &dyn TensorSource,
@@ -476,7 +476,7 @@ mod tests {
         let packed = |source: &InMemory| planned[0].pack(source, None, Path::new("")).unwrap();
         assert_eq!(packed(&source).tensor.data, source.require("m.weight").unwrap().data);
 
-        // As a first format's file could have them: all integers twice as large, of half the worth.
+        // As an earlier format's file could have them: all integers twice as large, of half the worth.
         let mut larger = InMemory(source.0.clone());
         let tensor = larger.0.get_mut("m.weight").unwrap();
         let twice = |&b: &[u8; 2]| (2 * i16::from_le_bytes(b)).to_le_bytes();

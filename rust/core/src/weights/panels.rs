@@ -13,12 +13,11 @@ pub(crate) const WIDTH: usize = 16;
 /// Input features of a block, which is what integers have a scale for.
 pub(crate) const BLOCK: usize = 384;
 
-/// The largest integer that inputs are rounded to where weights are 16-bit integers: 14 bits with a sign.
-pub(crate) const LARGEST_INPUT: i32 = 8191;
-
-/// What the absolute values of a block of 16-bit integers may sum up to, so that its products with inputs of up to
-/// [`LARGEST_INPUT`] do in 32 bits.
-pub(crate) const LARGEST_SUM: i32 = i32::MAX / LARGEST_INPUT;
+/// The largest Euclidean norm of a block of 16-bit weights, and of inputs that are multiplied with them. No sum of products, of a
+/// whole block or of a part, is larger than the product of both norms (Cauchy and Schwarz), which 32 bits hold.
+pub(crate) const LARGEST_WEIGHTS: i32 = 65535;
+pub(crate) const LARGEST_INPUTS: i32 = 32767;
+const _: () = assert!(LARGEST_WEIGHTS.checked_mul(LARGEST_INPUTS).is_some());
 
 /// How many groups of `group` input features there are.
 pub(crate) fn groups(in_features: usize, group: usize) -> usize {

@@ -1,13 +1,13 @@
 //! Matrices as integers with scales, as the CPU kernels multiply them.
 //!
-//! Symmetric, with a scale for each row and each [`BLOCK`] of input features. With int16 it is what keeps the sum of
-//! the absolute values within [`LARGEST_SUM`], so that no product of a block overflows 32 bits. That gives weights one to four bits
-//! more than a bound on the largest would: the typical weight is a fifth of that. With int8 the largest absolute value
+//! Symmetric, with a scale for each row and each [`BLOCK`] of input features. With int16 it is what keeps the
+//! Euclidean norm within [`LARGEST_WEIGHTS`], so that no product of a block overflows 32 bits. A bound on the largest would have to
+//! do for blocks of as many of that, and give weights and inputs two bits less each. With int8 the largest absolute value
 //! becomes the largest integer; the scale is a little larger where two neighbours of one
 //! sign would otherwise sum to more than 128: an AVX2 instruction adds the products of two neighbours
 //! with bytes of at most 255 in 16 bits, which then never overflow.
 
-use super::panels::{BLOCK, LARGEST_SUM, unpack};
+use super::panels::{BLOCK, LARGEST_WEIGHTS, unpack};
 
 /// A quantized matrix, row-major.
 pub(super) struct Integers<T> {
@@ -20,11 +20,12 @@ pub(super) struct Integers<T> {
 
 /// Integers of up to 16 bits.
 pub(super) fn int16(values: &[f32], in_features: usize) -> Integers<i16> {
-    // Rounding adds up to a half to each of a block, and so do quotients, which are rounded themselves, up to one to their sum.
-    let most = f64::from(LARGEST_SUM) - BLOCK as f64 / 2.0 - 1.0;
-    let sum = |block: &[f32]| block.iter().map(|x| f64::from(x.abs())).sum::<f64>();
+    // Rounding changes each by up to a half, and so their norm by half the root of their number; quotients are rounded
+    // themselves, which is less than one.
+    let most = f64::from(LARGEST_WEIGHTS) - (BLOCK as f64).sqrt() / 2.0 - 1.0;
+    let norm = |block: &[f32]| block.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>().sqrt();
     let scale = |block: &[f32]| {
-        let exact = sum(block) / most;
+        let exact = norm(block) / most;
         let rounded = exact as f32;
         // Of subnormal numbers rounding may take away a good part.
         let enough = if f64::from(rounded) < exact { rounded.next_up() } else { rounded };
@@ -38,8 +39,8 @@ pub(super) fn products_fit(panels: &[u8], shape: &[usize]) -> bool {
     let &[out_features, in_features] = shape else { return false };
     let integers: Vec<i16> = panels.as_chunks().0.iter().map(|&b| i16::from_le_bytes(b)).collect();
     let fits = |block: &[i16]| {
-        let sum: u64 = block.iter().map(|q| u64::from(q.unsigned_abs())).sum();
-        sum <= LARGEST_SUM as u64
+        let squares: u64 = block.iter().map(|q| u64::from(q.unsigned_abs()).pow(2)).sum();
+        squares <= (LARGEST_WEIGHTS as u64).pow(2)
     };
     let rows = unpack(&integers, out_features, in_features, 2);
     rows.chunks(in_features.max(1)).all(|row| row.chunks(BLOCK).all(fits))
@@ -110,7 +111,7 @@ pub(super) fn dequantize(integers: &mut [f32], scales: &[f32], in_features: usiz
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::panels::{LARGEST_INPUT, pack};
+    use super::super::panels::pack;
     use super::*;
 
     proptest! {
@@ -128,6 +129,10 @@ mod tests {
         }
     }
 
+    fn norm(integers: &[i16]) -> f64 {
+        integers.iter().map(|&q| f64::from(q).powi(2)).sum::<f64>().sqrt()
+    }
+
     proptest! {
         #[test]
         fn products_never_overflow_thirty_two_bits(
@@ -138,12 +143,12 @@ mod tests {
             let values: Vec<f32> = values.iter().map(|x| x.powi(2 * power + 1)).collect();
             let Integers { values: integers, scales, .. } = int16(&values, 800);
             for (block, values) in integers.chunks(BLOCK).zip(values.chunks(BLOCK)) {
-                let sum: i64 = block.iter().map(|&q| i64::from(q.unsigned_abs())).sum();
-                prop_assert!(i32::try_from(sum * i64::from(LARGEST_INPUT)).is_ok(), "{sum}");
+                let norm = norm(block);
+                prop_assert!(norm <= f64::from(LARGEST_WEIGHTS), "{norm}");
                 let most = block.iter().map(|q| q.unsigned_abs()).max();
                 // As much as there is room for is used, unless the scale has lost bits itself.
                 let tiny = largest(values) < 1e-30;
-                prop_assert!(sum > 261_000 || most >= Some(32_766) || tiny, "{sum} {most:?}");
+                prop_assert!(norm > 65_510.0 || most >= Some(32_766) || tiny, "{norm} {most:?}");
             }
             // The quotient is rounded twice: to a float32, by half of 2^-9 at most, and to an integer.
             for (i, (&x, &q)) in values.iter().zip(&integers).enumerate() {
@@ -159,14 +164,15 @@ mod tests {
             pack(integers, width, 2).iter().flat_map(|q| q.to_le_bytes()).collect()
         };
         let width = BLOCK + 6;
-        let mut integers = vec![i16::MIN; 3 * width];
-        // Just as many as fit into the first block of each row, and less in the last.
+        let mut integers = vec![0; 3 * width];
+        // Just as many as fit into the first block of each row, and less in the last: 65535² is four times 32767², and 131069.
         for row in integers.chunks_mut(width) {
-            row[8..BLOCK].fill(0);
-            row[8] = (LARGEST_SUM - 8 * 32768) as i16;
+            row[..7].copy_from_slice(&[-32767, 32767, 32767, -32767, 362, 5, 0]);
+            row[BLOCK..].copy_from_slice(&[i16::MIN, i16::MIN, i16::MIN, 0, 0, 0]);
         }
+        assert_eq!(norm(&integers[..BLOCK]).powi(2).round() as u64, 65535 * 65535);
         assert!(products_fit(&packed(&integers, width), &[3, width]));
-        integers[2 * width + 9] = 1;
+        integers[2 * width + 6] = 1;
         assert!(!products_fit(&packed(&integers, width), &[3, width]));
         assert!(!products_fit(&[], &[0]));
     }
@@ -176,13 +182,14 @@ mod tests {
         for value in [1.0, -0.37, f32::MAX, f32::MIN_POSITIVE] {
             let integers = int16(&[value; BLOCK], BLOCK).values;
             assert!(integers.iter().all(|&q| q == integers[0]));
-            let sum = i32::from(integers[0]).abs() * BLOCK as i32;
-            assert!(sum <= LARGEST_SUM && sum > LARGEST_SUM - 2 * BLOCK as i32, "{sum}");
+            let norm = norm(&integers);
+            // Of the least value, the scale itself has eleven bits.
+            assert!(norm <= 65535.0 && norm > 65535.0 - 40.0, "{norm}");
         }
         // Of a scale that has hardly a bit.
         for value in 1..3000 {
             let integers = int16(&[f32::from_bits(value); BLOCK], BLOCK).values;
-            assert!(i32::from(integers[0]) * BLOCK as i32 <= LARGEST_SUM, "{value}");
+            assert!(norm(&integers) <= 65535.0, "{value}");
         }
     }
 

@@ -15,7 +15,7 @@ use super::finish::{Biases, Finish};
 use super::simd::{Kernel, LANES, Simd, load_upto};
 use super::tiling::{self, MAX_COLUMNS, MAX_TILE, Next, Operands, Product, pick_tile};
 use super::views::{RowPointers, Rows, RowsMut, expect_shapes, for_each_row};
-use crate::weights::panels::{BLOCK, LARGEST_INPUT, groups};
+use crate::weights::panels::{BLOCK, groups};
 
 /// A quantized matrix `[out_features, in_features]` in the layout of [`crate::weights::panels`].
 #[derive(Debug, Clone, Copy)]
@@ -82,8 +82,8 @@ pub(super) trait Element: Copy + Default {
     /// Whether the zero of inputs may be another integer than 0.
     const HAS_ZERO: bool;
 
-    /// The scale and the zero of inputs between `low` ≤ 0 and `high` ≥ 0.
-    fn range(low: f32, high: f32) -> (f32, f32);
+    /// The scale and the zero of a block of inputs; a scale that is NaN if one of them is not finite.
+    fn range<S: Simd>(simd: S, inputs: &[f32]) -> (f32, f32);
 
     /// Rounds to the nearest integers of the range, and writes them.
     ///
@@ -95,16 +95,15 @@ pub(super) trait Element: Copy + Default {
     fn dot<S: Simd>(simd: S, sums: S::I, a: S::I, w: S::I) -> S::I;
 }
 
-/// Inputs of 14 bits by weights whose scales keep a block's products within 32 bits, see `weights::quantize`.
+/// Inputs by weights whose norms keep a block's products within 32 bits, see [`crate::weights::panels::LARGEST_INPUTS`].
 impl Element for i16 {
     const GROUP: usize = 2;
     const PRODUCT: Product = Product::Pairs;
     const HAS_ZERO: bool = false;
 
     #[inline(always)]
-    fn range(low: f32, high: f32) -> (f32, f32) {
-        // Not `f32::max`, which would lose a NaN.
-        (if high > -low { high } else { -low } / LARGEST_INPUT as f32, 0.0)
+    fn range<S: Simd>(simd: S, inputs: &[f32]) -> (f32, f32) {
+        (inputs::norm(simd, inputs) / inputs::LARGEST_NORM, 0.0)
     }
 
     #[inline(always)]
@@ -127,7 +126,8 @@ impl Element for i8 {
     const HAS_ZERO: bool = true;
 
     #[inline(always)]
-    fn range(low: f32, high: f32) -> (f32, f32) {
+    fn range<S: Simd>(simd: S, inputs: &[f32]) -> (f32, f32) {
+        let (low, high) = inputs::extremes(simd, inputs);
         let scale = (high - low) / 255.0;
         (scale, if scale > 0.0 { (-low / scale).round_ties_even() } else { 0.0 })
     }

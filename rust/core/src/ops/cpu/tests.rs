@@ -1,6 +1,7 @@
 //! Every instruction set against plain float64 arithmetic, over random shapes.
 
 mod attention;
+mod integers;
 
 #[cfg(unix)]
 use std::sync::Arc;
@@ -80,8 +81,8 @@ fn matrix(rows: Vec<f32>, width: usize, dtype: DType) -> (load::Linear, Vec<f64>
     (matrix, values.into_iter().map(f64::from).collect())
 }
 
-/// Inputs as the kernels round them: to bfloat16 with AMX; integers to 14 bits of the largest, or to 255
-/// steps between the lowest and the highest, of each row and block.
+/// Inputs as the kernels round them: to bfloat16 with AMX; integers so that their Euclidean norm is below
+/// 2¹⁵, or to 255 steps between the lowest and the highest, of each row and block.
 fn rounded(x: &[f32], width: usize, dtype: DType, isa: Isa) -> Vec<f64> {
     if dtype == DType::BFloat16 && isa.name() == "amx" {
         return x.iter().map(|&x| bf16::from_f32(x).to_f64()).collect();
@@ -90,7 +91,7 @@ fn rounded(x: &[f32], width: usize, dtype: DType, isa: Isa) -> Vec<f64> {
         let low = block.iter().fold(0.0_f32, |low, &x| low.min(x));
         let high = block.iter().fold(0.0_f32, |high, &x| high.max(x));
         let scale = match dtype {
-            DType::Int16 => high.max(-low) / 8191.0,
+            DType::Int16 => norm(block) / 32756.0,
             DType::Int8 => (high - low) / 255.0,
             _ => return block.iter().map(|&x| f64::from(x)).collect(),
         };
@@ -99,11 +100,23 @@ fn rounded(x: &[f32], width: usize, dtype: DType, isa: Isa) -> Vec<f64> {
         }
         let inverse = 1.0 / scale;
         let zero = if dtype == DType::Int8 { (-low / scale).round_ties_even() } else { 0.0 };
-        let (least, most) = if dtype == DType::Int8 { (0.0, 255.0) } else { (-8191.0, 8191.0) };
+        let (least, most) = if dtype == DType::Int8 { (0.0, 255.0) } else { (-32767.0, 32767.0) };
         let integer = |x: f32| (x * inverse + zero).round_ties_even().clamp(least, most) - zero;
         block.iter().map(|&x| f64::from(integer(x)) * f64::from(scale)).collect()
     };
     x.chunks(width).flat_map(|row| row.chunks(BLOCK).flat_map(round)).collect()
+}
+
+/// The Euclidean norm in the kernels' order: 64 sums, of which halves are added to each other.
+fn norm(block: &[f32]) -> f32 {
+    let mut sums = [0.0_f32; 64];
+    for (i, x) in block.iter().enumerate() {
+        sums[i % 64] += x * x;
+    }
+    let pairs = |step: usize, sums: &[f32]| -> Vec<f32> {
+        (0..sums.len()).filter(|i| i & step == 0).map(|i| sums[i] + sums[i + step]).collect()
+    };
+    [16, 16, 8, 4, 2, 1].iter().fold(sums.to_vec(), |sums, &step| pairs(step, &sums))[0].sqrt()
 }
 
 /// The nearest number of half precision: 11 bits, of which the last is worth 2⁻²⁴ at least. (`f16::from_f64` rounds to

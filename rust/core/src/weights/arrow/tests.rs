@@ -120,7 +120,7 @@ fn payloads_are_slices_of_the_file_and_stand_on_64_bytes() {
 }
 
 #[test]
-fn integers_of_the_first_format_are_not_computed_with_as_they_are() {
+fn integers_of_earlier_formats_are_not_computed_with_as_they_are() {
     let floats = || tensors().into_iter().filter(|t| t.dtype != DType::Int16);
     let packed = |version: Option<&str>, tensors: Vec<Tensor>| {
         let version = version.map(|version| (VERSION_KEY.to_owned(), version.to_owned()));
@@ -132,11 +132,12 @@ fn integers_of_the_first_format_are_not_computed_with_as_they_are() {
         }
         ArrowFile::from_bytes(&writer.into_inner().unwrap()).unwrap().is_packed()
     };
-    assert!(packed(Some("2"), tensors()));
+    assert!(packed(Some("3"), tensors()));
+    assert!(!packed(Some("2"), tensors()));
     assert!(!packed(Some("1"), tensors()));
     // Whoever does not say so may follow either rule.
     assert!(!packed(None, tensors()));
-    for version in [Some("2"), Some("1"), None] {
+    for version in [Some("3"), Some("2"), Some("1"), None] {
         assert!(packed(version, floats().collect()));
     }
 }
@@ -367,7 +368,7 @@ fn a_newer_format_and_malformed_checksums_are_refused() {
         let writer = FileWriter::try_new(Cursor::new(Vec::new()), &schema).unwrap();
         reason(&writer.into_inner().unwrap().into_inner())
     };
-    assert!(with("arrowembed.format_version", "3").contains("upgrade"));
+    assert!(with("arrowembed.format_version", "4").contains("upgrade"));
     assert!(with("arrowembed.format_version", "one").contains("not a number"));
     assert!(with("arrowembed.checksums", "[]").contains("checksums"));
 }

@@ -4,7 +4,7 @@
 use super::super::simd::{LANES, Simd, load_upto};
 use super::super::views::Rows;
 use super::Element;
-use crate::weights::panels::BLOCK;
+use crate::weights::panels::{BLOCK, LARGEST_INPUTS};
 
 /// Rows whose ranges are found before they are quantized: few enough to stay in the first-level cache.
 const ROWS_AT_ONCE: usize = 4;
@@ -37,8 +37,7 @@ impl Inputs {
             let some = first..rows.count.min(first + ROWS_AT_ONCE);
             let row = |row: usize| &rows.data[row * rows.stride..][..rows.width];
             for floats in some.clone().flat_map(|i| row(i).chunks(BLOCK)) {
-                let (low, high) = extremes(simd, floats);
-                self.ranges.push(W::range(low, high));
+                self.ranges.push(W::range(simd, floats));
             }
             for i in some {
                 let groups = &mut self.groups[i * self.stride..][..self.stride];
@@ -88,10 +87,51 @@ unsafe fn quantize_block<S: Simd, W: Element>(
     }
 }
 
+/// What a block's norm is scaled to, so that those of the integers stay within [`LARGEST_INPUTS`]. Rounding changes each by up to
+/// a half, and so their norm by up to half the root of their number, which is 9.8; what [`norm`] and the scale are rounded by is
+/// less than a part in a hundred thousand, which is 0.4.
+pub(super) const LARGEST_NORM: f32 = 32756.0;
+const _: () = assert!(BLOCK == 384 && LARGEST_INPUTS == 32767);
+
+/// The Euclidean norm of a block; NaN if one of its numbers is not finite.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)]
+pub(super) fn norm<S: Simd>(simd: S, floats: &[f32]) -> f32 {
+    // Several at once, as each waits for the one before. The order is the same with every instruction set, and so are integers.
+    const CHAINS: usize = 4;
+    let mut squares = [simd.splat(0.0); CHAINS];
+    // Not `mul_add`, as in `quantize_block`.
+    let add_square = |sum: S::V, x: S::V| simd.add(sum, simd.mul(x, x));
+    let (chunks, rest) = floats.as_chunks::<{ CHAINS * LANES }>();
+    for chunk in chunks {
+        for i in 0..CHAINS {
+            // SAFETY: the chunk holds as many floats as are read.
+            let x = unsafe { simd.load(chunk[i * LANES..].as_ptr()) };
+            squares[i] = add_square(squares[i], x);
+        }
+    }
+    for (sum, chunk) in squares.iter_mut().zip(rest.chunks(LANES)) {
+        // SAFETY: the chunk holds as many floats as are read.
+        let x = unsafe { load_upto(simd, chunk.len(), chunk.as_ptr()) };
+        *sum = add_square(*sum, x);
+    }
+    let sum =
+        simd.sum(simd.add(simd.add(squares[0], squares[1]), simd.add(squares[2], squares[3])));
+    // Of smaller numbers, squares lose bits, those of larger ones are infinite.
+    if (1e-30..f32::MAX).contains(&sum) { sum.sqrt() } else { norm_of_extremes(floats) }
+}
+
+/// [`norm`] of numbers whose squares float32 does not hold.
+#[cold]
+fn norm_of_extremes(floats: &[f32]) -> f32 {
+    let sum: f64 = floats.iter().map(|&x| f64::from(x).powi(2)).sum();
+    if sum.is_finite() { sum.sqrt() as f32 } else { f32::NAN }
+}
+
 /// The lowest and the highest of some numbers and zero; NaN if one of them is not finite.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-fn extremes<S: Simd>(simd: S, floats: &[f32]) -> (f32, f32) {
+pub(super) fn extremes<S: Simd>(simd: S, floats: &[f32]) -> (f32, f32) {
     // Several at once, as each waits for the one before.
     const CHAINS: usize = 4;
     let zero = simd.splat(0.0);
