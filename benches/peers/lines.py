@@ -43,7 +43,7 @@ LINES = (
          "half precision, where the processor has it", {"compute": "float16"}),
     Line("arrowembed bfloat16", OWN, "arrow", "bfloat16", "AMX tiles, where the processor has them",
          {"compute": "bfloat16"}),
-    Line("arrowembed int16", OWN, "arrow", "int16", "14 bits", {"compute": "int16"}),
+    Line("arrowembed int16", OWN, "arrow", "int16", "16 bits", {"compute": "int16"}),
     Line("arrowembed int8", OWN, "arrow", "int8", "8 bits", {"compute": "int8"}),
     Line("CTranslate2", "ctranslate2", "ctranslate2", "float32", A_CORE,
          {"compute_type": "float32"}, BATCHES),

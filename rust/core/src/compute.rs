@@ -30,7 +30,7 @@ pub enum Compute {
     /// Weights of 8 bits precision. Processors with AMX round what they are multiplied with too, and
     /// are twice as fast; others compute in float32.
     BFloat16,
-    /// Integers with exact sums, 14 bits of inputs and 13 to 16 of weights: as good as lossless.
+    /// Integers of 16 bits with exact sums, which lose as little as weights of float16.
     Int16,
     /// Integers of 8 bits with exact sums: the smallest, with a loss that can be measured.
     Int8,

@@ -140,7 +140,7 @@ fn converted_models_keep_their_vectors() {
             ("float32", "row_major", 1.0 - 1e-9),
             ("float16", "packed", 0.9999),
             ("bfloat16", "packed", 0.995),
-            ("int16", "packed", 0.995),
+            ("int16", "packed", 0.9999),
             ("int8", "packed", 0.9),
         ] {
             let target = folder.path().join("converted");

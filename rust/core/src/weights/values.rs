@@ -77,10 +77,10 @@ const FLOAT16_BOUND: f64 = 1e-3;
 /// Largest relative error with which bfloat16 replaces float32. Rounding to 8 bits gives at most 3.9e-3.
 const BFLOAT16_BOUND: f64 = 4e-3;
 
-/// Largest relative error with which int16 replaces float32. Blocks of Gaussian weights give about 3.4e-4, as do
-/// the matrices of all-MiniLM-L6-v2; at 3e-3 the largest weight of a block is some three hundred times
-/// the typical one.
-const INT16_BOUND: f64 = 3e-3;
+/// Largest relative error with which int16 replaces float32. Blocks of Gaussian weights give about 9e-5, as do
+/// the matrices of all-MiniLM-L6-v2, and rounding to float16 about 2e-4; at 1e-3, which float16 may have, too, the
+/// largest weight of a block is some hundred times the typical one.
+const INT16_BOUND: f64 = 1e-3;
 
 /// Largest relative error with which int8 replaces float32. Blocks of Gaussian weights give about 1e-2. Of
 /// all-MiniLM-L6-v2, matrices have up to 1.4e-2 in panels and 2.1e-2 with a scale for each row, and the tables of
