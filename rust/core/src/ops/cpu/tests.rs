@@ -202,7 +202,6 @@ proptest! {
                 isa::linear(isa, &job, RowsMut::new(&mut found, rows, out, out), &mut scratch);
                 // With AMX, the product of the lower parts is left out.
                 let tolerance = match (isa.name(), dtype) {
-                    ("amx", DType::Int16) => 2e-3,
                     ("amx", DType::Float16) => 4e-4,
                     _ => 1e-4,
                 };
