@@ -194,6 +194,15 @@ def test_compute(run, command):
     assert "'auto', 'float32', 'float16', 'bfloat16', 'int16', 'int8'" in wrong.stderr
 
 
+def test_instructions_that_the_processor_has_not(run, monkeypatch):
+    monkeypatch.setenv("ARROWEMBED_ISA", "fp16")
+    wrong = run("similarity", "a", "b")
+    assert wrong.exit_code == 2
+    assert 'ARROWEMBED_ISA: is "fp16", this processor has scalar' in wrong.stderr
+    monkeypatch.setenv("ARROWEMBED_ISA", "scalar")
+    assert run("similarity", "a", "b").exit_code == 0
+
+
 def test_pull_converts_and_keeps_a_model(run):
     result = run("pull", "all-MiniLM-L6-v2")
     assert result.exit_code == 0, result.output

@@ -30,7 +30,8 @@ pub enum Compute {
     /// Weights of 8 bits precision. Processors with AMX round what they are multiplied with too, and
     /// are twice as fast; others compute in float32.
     BFloat16,
-    /// Integers of 16 bits with exact sums, which lose as little as weights of float16.
+    /// Integers of 16 bits with exact sums, which lose as little as weights of float16 in [`Float32`](Self::Float32); made
+    /// from such weights, twice as much.
     Int16,
     /// Integers of 8 bits with exact sums: the smallest, with a loss that can be measured.
     Int8,

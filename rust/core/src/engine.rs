@@ -15,6 +15,7 @@ use crate::metadata::Metadata;
 use crate::model_config::{ModelConfig, ModelConfigBuilder};
 use crate::models::{self, Dimensions};
 use crate::open::{OpenOptions, open};
+use crate::ops::cpu::Isa;
 use crate::options::EncodeOptions;
 use crate::pipeline::{finite, monitor_of};
 use crate::pool::Normalize;
@@ -92,6 +93,9 @@ impl Engine {
         let device = &config.device;
         let _span = tracing::info_span!("open", device).entered();
         let compute = config.compute.map(|compute| compute.on_device(device)).transpose()?;
+        if device == "cpu" {
+            Isa::wanted()?;
+        }
         let options = OpenOptions {
             cache_dir: config.cache_dir.clone(),
             compute: compute.flatten(),

@@ -108,6 +108,29 @@ fn coarser_numbers_survive_being_unpacked() {
 }
 
 #[test]
+fn integers_of_an_earlier_format_are_packed_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("model");
+    convert_to(&hf("bert"), &target, &options("int16", "packed", "arrow", "none"));
+    let expected = all_values(open_with(&target, folder.path()).unwrap().weights.as_ref());
+    let file = target.join("model.arrow");
+    let mut bytes = fs::read(&file).unwrap();
+    // The format's version, as a text of one letter in the schema and in its copy at the end.
+    let of_version = |digit| [1, 0, 0, 0, digit, 0];
+    let found: Vec<usize> =
+        (0..bytes.len() - 6).filter(|&at| bytes[at..at + 6] == of_version(b'3')).collect();
+    assert_eq!(found.len(), 2);
+    for at in found {
+        bytes[at..at + 6].copy_from_slice(&of_version(b'2'));
+    }
+    fs::write(&file, bytes).unwrap();
+    let model = open_with(&target, &folder.path().join("cache")).unwrap();
+    assert!(model.path.starts_with(folder.path().join("cache")), "{}", model.path.display());
+    // Their products fit, and so they are the same.
+    assert_eq!(all_values(model.weights.as_ref()), expected);
+}
+
+#[test]
 fn half_precision_takes_float16_as_it_is_and_makes_it_of_all_else() {
     let folder = tempfile::tempdir().unwrap();
     let cache = folder.path().join("cache");
@@ -201,8 +224,8 @@ fn metadata_that_makes_no_sense_is_refused() {
     let beside = target.join("metadata.json");
     let whole = fs::read_to_string(&beside).unwrap();
     for (from, to, named) in [
-        ("\"format_version\": 2", "\"format_version\": 3", "upgrade"),
-        ("\"format_version\": 2", "\"format_version\": 0", "format version 0"),
+        ("\"format_version\": 3", "\"format_version\": 4", "upgrade"),
+        ("\"format_version\": 3", "\"format_version\": 0", "format version 0"),
         ("\"max_seq_length\": 48", "\"max_seq_length\": 65", "max_seq_length"),
         ("\"max_seq_length\": 48", "\"max_seq_length\": -1", "invalid value"),
         ("\"pooling\": \"cls\"", "\"pooling\": \"sum\"", "unknown variant"),

@@ -2,7 +2,7 @@
 //!
 //! Symmetric, with a scale for each row and each [`BLOCK`] of input features. With int16 it is what keeps the
 //! Euclidean norm within [`LARGEST_WEIGHTS`], so that no product of a block overflows 32 bits. A bound on the largest would have to
-//! do for blocks of as many of that, and give weights and inputs two bits less each. With int8 the largest absolute value
+//! do for blocks of as many of that, and give weights and inputs one to two bits less each. With int8 the largest absolute value
 //! becomes the largest integer; the scale is a little larger where two neighbours of one
 //! sign would otherwise sum to more than 128: an AVX2 instruction adds the products of two neighbours
 //! with bytes of at most 255 in 16 bits, which then never overflow.

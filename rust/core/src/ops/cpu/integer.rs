@@ -103,7 +103,7 @@ impl Element for i16 {
 
     #[inline(always)]
     fn range<S: Simd>(simd: S, inputs: &[f32]) -> (f32, f32) {
-        (inputs::norm(simd, inputs) / inputs::LARGEST_NORM, 0.0)
+        (inputs::scale_of_norm(simd, inputs), 0.0)
     }
 
     #[inline(always)]

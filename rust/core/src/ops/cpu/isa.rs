@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::ops::Range;
+use std::str::FromStr;
 use std::sync::OnceLock;
 
 #[cfg(target_arch = "x86_64")]
@@ -14,6 +15,8 @@ use super::scalar::Scalar;
 #[cfg(target_arch = "x86_64")]
 use super::simd::Simd;
 use crate::compute::Compute;
+use crate::env::Variables;
+use crate::error::{Error, Result};
 
 /// Environment variable that asks for an instruction set by name, for measurements and tests.
 const VARIABLE: &str = "ARROWEMBED_ISA";
@@ -30,6 +33,18 @@ pub(crate) enum Isa {
     Avx512(Avx512),
     #[cfg(target_arch = "aarch64")]
     Neon(Neon),
+}
+
+impl FromStr for Isa {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        let all = Self::available();
+        all.iter().find(|isa| isa.name() == name).copied().ok_or_else(|| {
+            let names: Vec<_> = all.iter().map(|isa| isa.name()).collect();
+            Error::argument("isa", format!("is {name:?}, this processor has {}", names.join(", ")))
+        })
+    }
 }
 
 impl Isa {
@@ -52,28 +67,26 @@ impl Isa {
         all
     }
 
-    /// The one of that name, if this processor has it.
-    pub(crate) fn named(name: &str) -> Option<Self> {
-        Self::available().into_iter().find(|isa| isa.name() == name)
+    /// The one that `ARROWEMBED_ISA` names.
+    ///
+    /// # Errors
+    /// If this processor has none of that name.
+    pub(crate) fn wanted() -> Result<Option<Self>> {
+        Variables::of_process().named(VARIABLE)
     }
 
-    /// The fastest, unless `ARROWEMBED_ISA` names another one.
+    /// The fastest, unless `ARROWEMBED_ISA` names another one. A name that is none does not open a model; what has no
+    /// model takes the fastest.
     pub(crate) fn chosen() -> Self {
         static CHOSEN: OnceLock<Isa> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
             let all = Self::available();
             let fastest = all[all.len() - 1];
-            let Ok(wanted) = std::env::var(VARIABLE) else {
-                return fastest;
-            };
-            Self::named(&wanted).unwrap_or_else(|| {
-                let names: Vec<_> = all.iter().map(|isa| isa.name()).collect();
-                tracing::warn!(
-                    "{VARIABLE}={wanted:?} is not one of {names:?}; using {}",
-                    fastest.name()
-                );
-                fastest
-            })
+            let wanted = Self::wanted().unwrap_or_else(|error| {
+                tracing::warn!(%error, "using {}", fastest.name());
+                None
+            });
+            wanted.unwrap_or(fastest)
         })
     }
 

@@ -6,7 +6,7 @@ use super::isa::{self, Isa};
 use super::kernels::{LinearJob, LinearScratch, Then};
 use super::load::{Linear, Loader};
 use super::views::RowsMut;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::{LinearSpec, Load};
 use crate::weights::DType;
 use crate::weights::memory::InMemory;
@@ -14,14 +14,6 @@ use crate::weights::memory::InMemory;
 /// The instruction sets of this machine, the fastest last.
 pub fn instruction_sets() -> Vec<&'static str> {
     Isa::available().into_iter().map(Isa::name).collect()
-}
-
-/// An instruction set by its name.
-fn named(name: &str) -> Result<Isa> {
-    Isa::named(name).ok_or_else(|| {
-        let known = instruction_sets().join(", ");
-        Error::argument("isa", format!("is {name:?}, this machine has {known}"))
-    })
 }
 
 /// Multiply-adds in single precision from registers, in floating-point operations a second: the best of
@@ -58,7 +50,7 @@ fn mean(rates: &[f64]) -> f64 {
 /// Rates of tries of some milliseconds.
 fn tries(name: &str, beside: bool, count: usize) -> Result<Vec<f64>> {
     const STEPS: usize = 1_000_000;
-    let isa = named(name)?;
+    let isa = name.parse::<Isa>()?;
     let try_once = |_| {
         let mut operations = 0;
         let started = Instant::now();
@@ -89,7 +81,7 @@ impl Product {
         let source = InMemory::default().encoded("m.weight", weights, in_features, dtype, true);
         let spec = LinearSpec { bias: false, ..LinearSpec::new("m", out_features, in_features) };
         Ok(Self {
-            isa: named(name)?,
+            isa: name.parse::<Isa>()?,
             matrix: Loader::new(&source).linear(&spec)?,
             x: numbers(rows * in_features),
             out: vec![0.0; rows * out_features],

@@ -88,15 +88,16 @@ unsafe fn quantize_block<S: Simd, W: Element>(
 }
 
 /// What a block's norm is scaled to, so that those of the integers stay within [`LARGEST_INPUTS`]. Rounding changes each by up to
-/// a half, and so their norm by up to half the root of their number, which is 9.8; what [`norm`] and the scale are rounded by is
+/// a half, and so their norm by up to half the root of their number, which is 9.8; what [`scale_of_norm`] is rounded by is
 /// less than a part in a hundred thousand, which is 0.4.
-pub(super) const LARGEST_NORM: f32 = 32756.0;
+const LARGEST_NORM: f32 = 32756.0;
 const _: () = assert!(BLOCK == 384 && LARGEST_INPUTS == 32767);
 
-/// The Euclidean norm of a block; NaN if one of its numbers is not finite.
+/// The scale with which a block's integers have a Euclidean norm of at most [`LARGEST_INPUTS`]; NaN if one of its
+/// numbers is not finite.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-pub(super) fn norm<S: Simd>(simd: S, floats: &[f32]) -> f32 {
+pub(super) fn scale_of_norm<S: Simd>(simd: S, floats: &[f32]) -> f32 {
     // Several at once, as each waits for the one before. The order is the same with every instruction set, and so are integers.
     const CHAINS: usize = 4;
     let mut squares = [simd.splat(0.0); CHAINS];
@@ -118,14 +119,14 @@ pub(super) fn norm<S: Simd>(simd: S, floats: &[f32]) -> f32 {
     let sum =
         simd.sum(simd.add(simd.add(squares[0], squares[1]), simd.add(squares[2], squares[3])));
     // Of smaller numbers, squares lose bits, those of larger ones are infinite.
-    if (1e-30..f32::MAX).contains(&sum) { sum.sqrt() } else { norm_of_extremes(floats) }
+    if (1e-30..f32::MAX).contains(&sum) { sum.sqrt() / LARGEST_NORM } else { of_extremes(floats) }
 }
 
-/// [`norm`] of numbers whose squares float32 does not hold.
+/// [`scale_of_norm`] of numbers whose squares float32 does not hold.
 #[cold]
-fn norm_of_extremes(floats: &[f32]) -> f32 {
+fn of_extremes(floats: &[f32]) -> f32 {
     let sum: f64 = floats.iter().map(|&x| f64::from(x).powi(2)).sum();
-    if sum.is_finite() { sum.sqrt() as f32 } else { f32::NAN }
+    if sum.is_finite() { (sum.sqrt() / f64::from(LARGEST_NORM)) as f32 } else { f32::NAN }
 }
 
 /// The lowest and the highest of some numbers and zero; NaN if one of them is not finite.
