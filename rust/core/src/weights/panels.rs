@@ -13,10 +13,13 @@ pub(crate) const WIDTH: usize = 16;
 /// Input features of a block, which is what integers have a scale for.
 pub(crate) const BLOCK: usize = 384;
 
-/// The largest Euclidean norm of a block of 16-bit weights, and of inputs that are multiplied with them. No sum of products, of a
-/// whole block or of a part, is larger than the product of both norms (Cauchy and Schwarz), which 32 bits hold.
+/// The largest Euclidean norm of a block of 16-bit weights. No sum of products with a block of inputs, whole or in part, is larger
+/// than the product of both norms (Cauchy and Schwarz), which 32 bits hold.
 pub(crate) const LARGEST_WEIGHTS: i32 = 65535;
+
+/// The largest Euclidean norm of a block of inputs that are multiplied with [`LARGEST_WEIGHTS`].
 pub(crate) const LARGEST_INPUTS: i32 = 32767;
+
 const _: () = assert!(LARGEST_WEIGHTS.checked_mul(LARGEST_INPUTS).is_some());
 
 /// How many groups of `group` input features there are.

@@ -75,8 +75,8 @@ impl Isa {
         Variables::of_process().named(VARIABLE)
     }
 
-    /// The fastest, unless `ARROWEMBED_ISA` names another one. A name that is none does not open a model; what has no
-    /// model takes the fastest.
+    /// The fastest, unless `ARROWEMBED_ISA` names another one. With a name that is none no model is opened
+    /// ([`wanted`](Self::wanted)); what needs no model, such as the search of a store, takes the fastest.
     pub(crate) fn chosen() -> Self {
         static CHOSEN: OnceLock<Isa> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
