@@ -2,6 +2,7 @@
 
 import threading
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -13,6 +14,7 @@ from schedulers import Failing, Gate, Waiting
 
 from arrowembed.errors import QueueFullError
 from arrowembed.server.grpc import api
+from arrowembed.server.grpc.calls import Calls
 
 EMBED = f"/{api.SERVICE}/Embed"
 STREAM = f"/{api.SERVICE}/EmbedStream"
@@ -195,6 +197,25 @@ def test_the_deadline_of_a_client_is_honoured(service, channel, with_scheduler):
     with counted(service, EMBED, "504") as add:
         add(refused(channel.embed, "a", timeout=0.2).status == "DEADLINE_EXCEEDED")
         assert waiting.cancelled.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("remaining", "stopping", "why"),
+    [
+        (0.0, False, "timeout"),
+        # The client's clock for it has run out, the service's not quite.
+        (0.05, False, "timeout"),
+        (0.05, True, "timeout"),
+        (0.5, False, "client_closed_request"),
+        (None, False, "client_closed_request"),
+        (0.5, True, "closed"),
+        (None, True, "closed"),
+    ],
+)
+def test_why_a_call_was_cancelled(remaining, stopping, why):
+    calls = Calls()
+    calls.stopping = stopping
+    assert calls.why_cancelled(SimpleNamespace(time_remaining=lambda: remaining)) == why
 
 
 def test_a_cancelled_call_is_given_up(service, channel, with_scheduler):

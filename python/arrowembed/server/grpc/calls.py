@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from urllib.parse import unquote, urlsplit
 
 from arrowembed.server.requests import id_of
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from arrowembed.server.security.principal import Principal
 
     Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+
+_CLOCKS_APART: Final = 0.1
+"""Seconds by which a call's deadline may pass at its client before it does here: the service is
+told how much time was left when the call was sent, and counts from when it arrived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +116,8 @@ class Calls:
 
     def why_cancelled(self, context: Context) -> str:
         """The error code of a call that was cancelled."""
-        if context.time_remaining() == 0:
+        remaining = context.time_remaining()
+        if remaining is not None and remaining <= _CLOCKS_APART:
             return "timeout"
         return "closed" if self.stopping else "client_closed_request"
 
