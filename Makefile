@@ -39,10 +39,11 @@ test: test-rust test-python ## all Rust and Python tests
 test-rust: .venv/bin/python
 	$(CARGO) test --release --workspace --locked
 
-# COVERAGE=1 counts lines on the way, for coverage-report.
+# COVERAGE=1 counts lines on the way, for coverage-report. A process for each core; the tests of a file, which share
+# what they set up, stay in one.
 test-python: .venv/dev.stamp .venv/model.stamp .venv/converter.stamp
 	$(if $(COVERAGE),$(PY) -m coverage erase)
-	$(PY) $(if $(COVERAGE),-m coverage run) -m pytest
+	$(PY) $(if $(COVERAGE),-m coverage run) -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
 
 # Needs Chromium and its driver; on Debian: apt-get install chromium chromium-driver
 test-browser: .venv/dev.stamp .venv/model.stamp .venv/converter.stamp ## the service's page, in Chromium

@@ -82,10 +82,13 @@ def test_the_old_model_stays(
 
 def test_killed_at_random_moments(minilm_source: Path, tmp_path: Path) -> None:
     moments = random.Random(7)
-    started = time.perf_counter()
     command = [sys.executable, "-m", "arrowembed_converter", "convert", str(minilm_source)]
-    subprocess.run([*command, str(tmp_path / "whole"), "--quiet"], check=True, timeout=120)
-    whole = time.perf_counter() - started
+    whole = float("inf")
+    # The shorter of two: one may have shared the machine with other tests.
+    for name in ("first", "second"):
+        started = time.perf_counter()
+        subprocess.run([*command, str(tmp_path / name), "--quiet"], check=True, timeout=120)
+        whole = min(whole, time.perf_counter() - started)
     finished = 0
     for i in range(8):
         target = tmp_path / f"target{i}"
