@@ -1,13 +1,17 @@
 """`compute`: the numbers that matrices are multiplied in."""
 
 import pickle
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from arrowembed import Embedder, _core, models, set_num_threads
 from arrowembed.errors import InvalidArgumentError
 
+HF = Path(__file__).parent / "data" / "hf"
 COARSER = ["bfloat16", "int16", "int8"]
 
 
@@ -86,6 +90,31 @@ def test_auto_is_lossless_to_the_eye(bert_mean_folder, texts, tmp_path):
     # A model that has been made of integers is computed in them.
     _core.convert(str(bert_mean_folder), str(tmp_path / "int8"), dtype="int8")
     assert Embedder(tmp_path / "int8", compute="auto").info()["compute"] == "int8"
+
+
+def test_auto_passes_over_integers_that_lose_too_much(texts, tmp_path):
+    """One feature far above all others takes the bits of its block; floats do not notice."""
+    usual, folder = HF / "bert-mean", tmp_path / "source"
+    shutil.copytree(usual, folder)
+    weights = load_file(folder / "model.safetensors")
+    for layer in range(2):
+        name = f"bert.encoder.layer.{layer}.attention"
+        weights[f"{name}.self.value.weight"][0] *= 4096
+        weights[f"{name}.self.value.bias"][0] *= 4096
+        weights[f"{name}.output.dense.weight"][:, 0] /= 4096
+    save_file(weights, folder / "model.safetensors")
+    preferred = Embedder(usual, compute="auto").info()["compute"]
+    expected = "float32" if preferred == "int16" else preferred
+    for _ in range(2):
+        assert Embedder(folder, compute="auto").info()["compute"] == expected
+    exact = Embedder(folder, cache_size=0).encode(texts)
+    np.testing.assert_array_equal(exact, Embedder(usual, cache_size=0).encode(texts))
+    if expected == "float32":
+        auto = Embedder(folder, compute="auto", cache_size=0).encode(texts)
+        np.testing.assert_array_equal(auto, exact)
+    integers = Embedder(folder, compute="int16", cache_size=0)
+    cosines = integers.similarity_pairwise(integers.encode(texts), exact)
+    assert np.min(cosines) < 1 - 1e-4, "what the integers would have lost"
 
 
 @pytest.mark.parametrize("dtype", COARSER)

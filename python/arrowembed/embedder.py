@@ -57,9 +57,10 @@ class Embedder:
             both in float32 elsewhere, or "int16", integers with exact sums: all three lose next
             to nothing; "int8", fastest and smallest, with a loss that can be measured; or "auto",
             the fastest of the others on this processor, if the weights are floating-point
-            numbers. None takes what the model is stored in, and float32 for float16. Where
-            weights of another kind are needed, the model is made anew once and kept in the
-            cache. Devices other than "cpu" compute in float32.
+            numbers; it measures what "int16" would lose of the model when it is first opened so,
+            and takes "float32" if that could be seen. None takes what the model is stored in, and
+            float32 for float16. Where weights of another kind are needed, the model is made anew
+            once and kept in the cache. Devices other than "cpu" compute in float32.
         cache_size: Number of vectors kept for texts that come again; 0 turns the cache off, None
             sets no limit on their number.
         cache_bytes: Limit on the memory of the cache; None sets none.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use arrow_buffer::Buffer;
 
+use crate::auto;
 use crate::cache::{Cache, CacheInfo};
 use crate::compute::Compute;
 use crate::context::{self, Model};
@@ -93,12 +94,16 @@ impl Engine {
         let device = &config.device;
         let _span = tracing::info_span!("open", device).entered();
         let compute = config.compute.map(|compute| compute.on_device(device)).transpose()?;
+        let mut compute = compute.flatten();
         if device == "cpu" {
             Isa::wanted()?;
+            if compute == Some(Compute::Auto) {
+                compute = Some(auto::settle(config)?);
+            }
         }
         let options = OpenOptions {
             cache_dir: config.cache_dir.clone(),
-            compute: compute.flatten(),
+            compute,
             verify: config.verify,
         };
         let opened = open(&config.path, &options)?;

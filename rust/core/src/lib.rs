@@ -31,6 +31,7 @@
 //! [`convert()`] are about files, `registry` is for many models in one process and
 //! `scheduler` for many callers at once. `index` finds the vectors most similar to others.
 
+mod auto;
 pub(crate) mod cache;
 pub(crate) mod compute;
 pub(crate) mod context;

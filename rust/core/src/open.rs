@@ -158,6 +158,16 @@ impl Weights {
 }
 
 impl SourceModel {
+    /// What the matrices are stored in, as far as it matters for what they are computed in.
+    pub(crate) fn stored(&self) -> DType {
+        self.weights.dtype()
+    }
+
+    /// Whether the weights are blocks of integers of a GGUF file.
+    pub(crate) fn quantized(&self) -> bool {
+        self.weights.quantized()
+    }
+
     /// Finds out what is at a path and opens it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let not_found = |reason: &str| Error::ModelNotFound {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 use sha2::{Digest, Sha256};
+use tempfile::NamedTempFile;
 
 use crate::convert::{Compression, Format, write_weights};
 use crate::error::{Error, Result};
@@ -38,9 +39,7 @@ pub(crate) fn unpack(
     dtype: Option<DType>,
     options: &OpenOptions,
 ) -> Result<Unpacked> {
-    let cached = cache_dir(options.cache_dir.as_deref())
-        .and_then(|folder| Ok(folder.join(format!("{}.arrow", key(metadata, files, dtype)?))));
-    let cached = match cached {
+    let cached = match place(metadata, files, dtype, options.cache_dir.as_deref(), "arrow") {
         Ok(path) => path,
         Err(error) => return unpack_unnamed(metadata, source, files, dtype, &error),
     };
@@ -83,15 +82,7 @@ fn unpack_named(
     dtype: Option<DType>,
     target: &Path,
 ) -> Result<ArrowFile> {
-    let folder = target.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".unpacking-");
-    // Temporary files are private by default; a cache may be shared.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let temporary = builder.tempfile_in(folder).map_err(Error::io(folder))?;
-    let (file, temporary) = temporary.into_parts();
+    let (file, temporary) = temporary(target)?.into_parts();
     let file = write_packed(metadata, source, files, dtype, file, target)?;
     let weights = ArrowFile::from_buffer(map_file(&file, target)?, target)?;
     // What is mapped is this very file, even if another process replaces it right after.
@@ -129,6 +120,32 @@ fn write_packed(
     let target = WeightsFile { file, path, format, compression };
     let (file, _) = write_weights(target, metadata, source, origin, &planned, dtype, progress)?;
     Ok(file)
+}
+
+/// A new file beside one of the cache, to be renamed to it; makes the folder, too.
+pub(crate) fn temporary(target: &Path) -> Result<NamedTempFile> {
+    let folder = target.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".unpacking-");
+    // Temporary files are private by default; a cache may be shared.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder).map_err(Error::io(folder))
+}
+
+/// Where the cache has what belongs to a model in a dtype: `arrow` its packed form, `loss` what that loses.
+///
+/// # Errors
+/// If there is no folder for a cache, or a file of the model cannot be found.
+pub(crate) fn place(
+    metadata: &Metadata,
+    files: &[PathBuf],
+    dtype: Option<DType>,
+    cache: Option<&Path>,
+    extension: &str,
+) -> Result<PathBuf> {
+    Ok(cache_dir(cache)?.join(format!("{}.{extension}", key(metadata, files, dtype)?)))
 }
 
 /// The folder for unpacked models: the one given, else `unpacked` under `ARROWEMBED_HOME`, else
