@@ -76,7 +76,7 @@ coverage-report:
 	$(PY) -m coverage report
 
 coverage-rust: .tools/bin/cargo-tarpaulin
-	.tools/bin/cargo-tarpaulin tarpaulin --config tarpaulin.toml
+	RUSTC_WRAPPER="$(CURDIR)/.ci/rustc-coverage" .tools/bin/cargo-tarpaulin tarpaulin --config tarpaulin.toml
 
 bench: .venv/dev.stamp $(MODEL)/model.arrow ## time the engine, in Rust and from Python
 	ARROWEMBED_MODEL="$(CURDIR)/$(MODEL)" $(CARGO) bench --package arrowembed --locked
@@ -183,8 +183,11 @@ $(MODEL)/model.arrow: .venv/converter.stamp .venv/model.stamp
 	.venv/bin/python -m arrowembed convert all-MiniLM-L6-v2 $(MODEL) --sha256 $(MODEL_SHA256) --force
 	@touch $@
 
+# Without what sends results to services, and compiled quickly: it runs once.
 .tools/bin/cargo-tarpaulin:
-	$(CARGO) install --locked --root .tools --version $(TARPAULIN_VERSION) cargo-tarpaulin
+	$(CARGO) install --locked --root .tools --version $(TARPAULIN_VERSION) --no-default-features \
+		--config profile.release.lto=false --config profile.release.codegen-units=16 \
+		--config profile.release.opt-level=1 cargo-tarpaulin
 
 .tools/deploy/stamp: requirements/deploy.lock
 	$(PYTHON) -m venv .tools/deploy
