@@ -12,14 +12,18 @@ mod tests;
 use std::io::Write;
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use crate::cache::CacheLimits;
 use crate::compute::Compute;
 use crate::embeddings::Embeddings;
 use crate::error::{Error, Result};
+use crate::metadata::Metadata;
 use crate::model_config::ModelConfig;
 use crate::open::SourceModel;
 use crate::unpack;
 use crate::weights::DType;
+use crate::weights::embedded::hex;
 
 /// Largest 1 - cosine of a text that counts as invisible: what weights of float16 are held to.
 const INVISIBLE: f64 = 1e-5;
@@ -58,25 +62,32 @@ pub(crate) fn settle(config: &ModelConfig) -> Result<Compute> {
 
 /// Integers of 16 bits, if this model loses nothing visible by them; else float32.
 fn by_loss(config: &ModelConfig, model: &SourceModel) -> Result<Compute> {
-    let place = |extension| {
-        let (metadata, cache) = (&model.metadata, config.cache_dir.as_deref());
-        unpack::place(metadata, &model.files, Some(DType::Int16), cache, extension)
+    let in_cache = |compute, extension: &str| {
+        let (dtype, cache) = (model.dtype_for(Some(compute)), config.cache_dir.as_deref());
+        unpack::place(&model.metadata, &model.files, dtype, cache, extension)
     };
-    let (Ok(verdict), Ok(packed)) = (place("loss"), place("arrow")) else {
+    let Ok(verdict) = in_cache(Compute::Int16, &format!("{}.loss", version(&model.metadata)?))
+    else {
         return Ok(chosen(measured(config)?));
     };
     if let Some(loss) = read(&verdict) {
         return Ok(chosen(loss));
     }
-    let wanted_before = packed.exists();
+    let mut packed_before = Vec::new();
+    for compute in [Compute::Int16, Compute::Float32] {
+        let path = in_cache(compute, "arrow")?;
+        packed_before.push((compute, path.exists(), path));
+    }
     let loss = measured(config)?;
     tracing::info!(loss, path = %config.path.display(), "measured what int16 loses");
     if let Err(error) = write(&verdict, loss) {
         tracing::warn!(%error, "the cache cannot be used; int16's loss is measured again each time");
     }
-    if chosen(loss) != Compute::Int16 && !wanted_before {
-        // Nobody is going to use it. Whoever has it mapped keeps it.
-        let _ = std::fs::remove_file(&packed);
+    for (compute, there, path) in packed_before {
+        if compute != chosen(loss) && !there {
+            // Only measuring needed it, and where a model is mapped as it is there is none.
+            let _ = std::fs::remove_file(&path);
+        }
     }
     Ok(chosen(loss))
 }
@@ -85,24 +96,32 @@ fn chosen(loss: f64) -> Compute {
     if loss <= INVISIBLE { Compute::Int16 } else { Compute::Float32 }
 }
 
+/// Changes with all that the loss depends on beside the weights.
+fn version(metadata: &Metadata) -> Result<String> {
+    let mut hash = Sha256::new_with_prefix(metadata.to_json()?);
+    TEXTS.iter().for_each(|text| hash.update(text));
+    Ok(hex(&hash.finalize()[..8]))
+}
+
 /// The largest 1 - cosine between vectors of int16 and of float32.
 fn measured(config: &ModelConfig) -> Result<f64> {
-    let engine = |compute, cache_dir: Option<&Path>| {
+    let encode = |compute| {
         let mut config = config.clone();
         config.cache = CacheLimits::OFF;
         config.compute = Some(compute);
-        config.cache_dir = cache_dir.map(Path::to_owned).or(config.cache_dir);
-        config.map()
+        // What is kept is for all who open the model.
+        config.max_seq_length = None;
+        // The model is verified when it is opened after this.
+        config.verify = false;
+        match config.map()?.encode(&TEXTS) {
+            Err(Error::NonFinite { .. }) => Ok(None),
+            vectors => vectors.map(Some),
+        }
     };
-    let integers = engine(Compute::Int16, None)?.encode(&TEXTS);
-    // What float32 may have to be packed for is not needed after it.
-    let folder = tempfile::tempdir().map_err(Error::io("<temporary folder>"))?;
-    let exact = engine(Compute::Float32, Some(folder.path()))?.encode(&TEXTS);
-    match (integers, exact) {
-        (Ok(integers), Ok(exact)) => Ok(worst(&integers, &exact)),
-        (Err(Error::NonFinite { .. }), _) | (_, Err(Error::NonFinite { .. })) => Ok(f64::INFINITY),
-        (Err(error), _) | (_, Err(error)) => Err(error),
-    }
+    Ok(match (encode(Compute::Int16)?, encode(Compute::Float32)?) {
+        (Some(integers), Some(exact)) => worst(&integers, &exact),
+        _ => f64::INFINITY,
+    })
 }
 
 fn worst(a: &Embeddings, b: &Embeddings) -> f64 {

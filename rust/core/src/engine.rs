@@ -101,11 +101,8 @@ impl Engine {
                 compute = Some(auto::settle(config)?);
             }
         }
-        let options = OpenOptions {
-            cache_dir: config.cache_dir.clone(),
-            compute,
-            verify: config.verify,
-        };
+        let options =
+            OpenOptions { cache_dir: config.cache_dir.clone(), compute, verify: config.verify };
         let opened = open(&config.path, &options)?;
         let metadata = opened.metadata;
         let dimensions = models::dimensions(&metadata.architecture, &metadata.config)?;

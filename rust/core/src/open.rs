@@ -61,11 +61,10 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<OpenModel> {
     if options.verify && checksums {
         model.verify(&mut |_, _| ControlFlow::Continue(()))?;
     }
-    let SourceModel { metadata, weights, files, .. } = model;
     // Blocks of integers have lost more already than any arithmetic would add, and are the smallest form.
-    let compute = options.compute.filter(|&c| c != Compute::Auto || !weights.quantized());
-    let stored = weights.dtype();
-    let mut dtype = compute.and_then(|compute| compute.dtype_for(stored));
+    let compute = options.compute.filter(|&c| c != Compute::Auto || !model.quantized());
+    let (stored, dtype) = (model.stored(), model.dtype_for(compute));
+    let SourceModel { metadata, weights, files, .. } = model;
     let weights = match weights {
         // Kernels expand its rows where they are mapped.
         Weights::Gguf(model) if dtype.is_none() => {
@@ -82,10 +81,6 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<OpenModel> {
         }
         weights => weights,
     };
-    if !checksums {
-        // Exact whatever the checkpoint was saved in; who wants less converts it.
-        dtype = dtype.or(Some(DType::Float32));
-    }
     let (weights, path) = match weights {
         Weights::Arrow(file) if dtype.is_none() && file.is_packed() => {
             (file, files.into_iter().next())
@@ -166,6 +161,16 @@ impl SourceModel {
     /// Whether the weights are blocks of integers of a GGUF file.
     pub(crate) fn quantized(&self) -> bool {
         self.weights.quantized()
+    }
+
+    /// The dtype that they have to be packed in to be computed so; `None` is the one that they have.
+    pub(crate) fn dtype_for(&self, compute: Option<Compute>) -> Option<DType> {
+        let dtype = compute.and_then(|compute| compute.dtype_for(self.stored()));
+        match &self.weights {
+            // Exact whatever the checkpoint was saved in; who wants less converts it.
+            Weights::Safetensors(_) => dtype.or(Some(DType::Float32)),
+            _ => dtype,
+        }
     }
 
     /// Finds out what is at a path and opens it.

@@ -7,7 +7,8 @@ use safetensors::SafeTensors;
 use tempfile::TempDir;
 
 use super::*;
-use crate::fixtures::{hf, hf_copy};
+use crate::convert::ConvertOptions;
+use crate::fixtures::{convert_to, hf, hf_copy};
 
 /// A model, and a cache of its own.
 struct Case {
@@ -94,14 +95,86 @@ fn a_model_that_loses_by_integers_stays_with_float32() {
     let (usual, case) = (Case::new(|_| hf("bert")), Case::new(with_a_feature_far_off));
     assert_eq!(case.chosen(), Compute::Float32);
     assert!(read(&case.verdict()).unwrap() > 10.0 * INVISIBLE);
-    assert!(case.cached("arrow").is_empty(), "nobody wants its integers");
+    let floats = case.cached("arrow");
+    assert_eq!(floats.len(), 1);
     assert_eq!(case.vectors(Compute::Float32), usual.vectors(Compute::Float32));
+    assert_eq!(case.cached("arrow"), floats, "nobody wants its integers");
     // Who asked for integers keeps them.
     drop(case.vectors(Compute::Int16));
     fs::remove_file(case.verdict()).unwrap();
-    let packed = |case: &Case| case.cached("arrow").len();
-    let before = packed(&case);
-    assert_eq!((case.chosen(), packed(&case)), (Compute::Float32, before));
+    assert_eq!(case.chosen(), Compute::Float32);
+    assert_eq!(case.cached("arrow").len(), 2);
+}
+
+#[test]
+fn what_was_packed_only_to_be_measured_is_removed() {
+    let case = Case::new(|_| hf("bert"));
+    case.chosen();
+    let integers = case.cached("arrow");
+    assert_eq!(integers.len(), 1);
+    case.vectors(Compute::Int16);
+    assert_eq!(case.cached("arrow"), integers, "float32 was removed");
+    case.vectors(Compute::Float32);
+    fs::remove_file(case.verdict()).unwrap();
+    case.chosen();
+    assert_eq!(case.cached("arrow").len(), 2, "somebody wants float32");
+}
+
+#[test]
+fn it_is_measured_of_whole_texts_and_again_with_other_metadata() {
+    let mut case = Case::new(|folder| {
+        let target = folder.join("model");
+        convert_to(&hf("bert"), &target, &ConvertOptions::default());
+        target
+    });
+    case.config.max_seq_length = Some(2);
+    case.chosen();
+    let loss = read(&case.verdict()).unwrap();
+    case.config.max_seq_length = None;
+    fs::remove_file(case.verdict()).unwrap();
+    case.chosen();
+    assert_eq!(read(&case.verdict()).unwrap(), loss);
+
+    let metadata = case.config.path.join("metadata.json");
+    let text = fs::read_to_string(&metadata).unwrap();
+    let other = text.replace("\"pooling\": \"cls\"", "\"pooling\": \"mean\"");
+    assert_ne!(other, text);
+    fs::write(&metadata, other).unwrap();
+    case.chosen();
+    assert_eq!(case.cached("loss").len(), 2);
+}
+
+#[test]
+fn many_at_once_agree() {
+    for (case, chosen) in [
+        (Case::new(|_| hf("bert")), Compute::Int16),
+        (Case::new(with_a_feature_far_off), Compute::Float32),
+    ] {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| case.chosen())).collect();
+            threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), chosen));
+        });
+        case.verdict();
+    }
+}
+
+#[test]
+fn what_is_stored_in_integers_is_not_measured() {
+    let blocks = hf("../gguf/bert-256-Q4_K_M.gguf");
+    for (source, dtype) in
+        [(blocks, None), (hf("bert"), Some(DType::Int16)), (hf("bert"), Some(DType::Int8))]
+    {
+        let case = Case::new(|folder| match dtype {
+            None => source,
+            Some(dtype) => {
+                let target = folder.join("model");
+                convert_to(&source, &target, &ConvertOptions { dtype, ..Default::default() });
+                target
+            }
+        });
+        assert_eq!(settle(&case.config).unwrap(), Compute::Auto);
+        assert!(!case.folder.path().join("cache").exists());
+    }
 }
 
 #[test]
@@ -121,10 +194,9 @@ fn without_a_cache_it_is_measured_each_time() {
     let folder = tempfile::tempdir().unwrap();
     let blocked = folder.path().join("file");
     fs::write(&blocked, "no folder").unwrap();
-    for (source, chosen) in [
-        (hf("bert"), Compute::Int16),
-        (with_a_feature_far_off(folder.path()), Compute::Float32),
-    ] {
+    for (source, chosen) in
+        [(hf("bert"), Compute::Int16), (with_a_feature_far_off(folder.path()), Compute::Float32)]
+    {
         let config = ModelConfig::builder().path(&source).cache_dir(&blocked).build().unwrap();
         assert_eq!(by_loss(&config, &SourceModel::open(&source).unwrap()).unwrap(), chosen);
     }
