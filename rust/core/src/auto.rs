@@ -3,7 +3,7 @@
 //!
 //! Floating-point numbers are rounded by a share of themselves, whatever the model. Integers are rounded by a share of
 //! their whole block: a few features that are far larger than all others, as large decoders are known to have (Dettmers
-//! et al. 2022, LLM.int8()), leave the others of their block few bits. So the loss is measured of the model itself, once,
+//! et al. 2022, `LLM.int8()`), leave the others of their block few bits. So the loss is measured of the model itself, once,
 //! and kept in the cache beside the weights that were made for it.
 
 #[cfg(test)]
@@ -99,7 +99,9 @@ fn chosen(loss: f64) -> Compute {
 /// Changes with all that the loss depends on beside the weights.
 fn version(metadata: &Metadata) -> Result<String> {
     let mut hash = Sha256::new_with_prefix(metadata.to_json()?);
-    TEXTS.iter().for_each(|text| hash.update(text));
+    for text in TEXTS {
+        hash.update(text);
+    }
     Ok(hex(&hash.finalize()[..8]))
 }
 

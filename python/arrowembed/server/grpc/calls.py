@@ -117,8 +117,8 @@ class Calls:
     def why_cancelled(self, context: Context) -> str:
         """The error code of a call that was cancelled.
 
-        Who cancels in the last tenth of a second before the deadline is taken for one whose deadline
-        is over.
+        Who cancels in the last tenth of a second before the deadline is taken for one whose
+        deadline is over.
         """
         remaining = context.time_remaining()
         if remaining is not None and remaining <= _CLOCKS_APART:

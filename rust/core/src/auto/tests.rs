@@ -152,7 +152,9 @@ fn many_at_once_agree() {
     ] {
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(|| case.chosen())).collect();
-            threads.into_iter().for_each(|thread| assert_eq!(thread.join().unwrap(), chosen));
+            for thread in threads {
+                assert_eq!(thread.join().unwrap(), chosen);
+            }
         });
         case.verdict();
     }
