@@ -120,7 +120,8 @@ class Calls:
         Who cancels in the last tenth of a second before the deadline is taken for one whose
         deadline is over.
         """
-        remaining = context.time_remaining()
+        # None where there is no deadline, which gRPC's own types leave out.
+        remaining = cast("float | None", context.time_remaining())
         if remaining is not None and remaining <= _CLOCKS_APART:
             return "timeout"
         return "closed" if self.stopping else "client_closed_request"
