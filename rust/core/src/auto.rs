@@ -52,9 +52,9 @@ const TEXTS: [&str; 12] = [
 /// If the model cannot be opened.
 pub(crate) fn settle(config: &ModelConfig) -> Result<Compute> {
     let model = SourceModel::open(&config.path)?;
-    let stored = model.stored();
+    let stored = model.weights.dtype();
     let in_integers = Compute::Auto.chosen(stored) == Compute::Int16;
-    if !in_integers || stored == DType::Int16 || model.quantized() {
+    if !in_integers || stored == DType::Int16 || model.weights.quantized() {
         return Ok(Compute::Auto);
     }
     by_loss(config, &model)

@@ -62,8 +62,8 @@ pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<OpenModel> {
         model.verify(&mut |_, _| ControlFlow::Continue(()))?;
     }
     // Blocks of integers have lost more already than any arithmetic would add, and are the smallest form.
-    let compute = options.compute.filter(|&c| c != Compute::Auto || !model.quantized());
-    let (stored, dtype) = (model.stored(), model.dtype_for(compute));
+    let compute = options.compute.filter(|&c| c != Compute::Auto || !model.weights.quantized());
+    let (stored, dtype) = (model.weights.dtype(), model.dtype_for(compute));
     let SourceModel { metadata, weights, files, .. } = model;
     let weights = match weights {
         // Kernels expand its rows where they are mapped.
@@ -129,7 +129,7 @@ impl Weights {
     }
 
     /// What the matrices are stored in, as far as it matters for what they are computed in.
-    fn dtype(&self) -> DType {
+    pub(crate) fn dtype(&self) -> DType {
         match self {
             Self::Arrow(file) => file.dtype(),
             Self::Parquet(file) => file.dtype(),
@@ -138,7 +138,7 @@ impl Weights {
     }
 
     /// Whether these are blocks of integers.
-    fn quantized(&self) -> bool {
+    pub(crate) fn quantized(&self) -> bool {
         matches!(self, Self::Gguf(model) if model.quantized())
     }
 
@@ -153,19 +153,9 @@ impl Weights {
 }
 
 impl SourceModel {
-    /// What the matrices are stored in, as far as it matters for what they are computed in.
-    pub(crate) fn stored(&self) -> DType {
-        self.weights.dtype()
-    }
-
-    /// Whether the weights are blocks of integers of a GGUF file.
-    pub(crate) fn quantized(&self) -> bool {
-        self.weights.quantized()
-    }
-
-    /// The dtype that they have to be packed in to be computed so; `None` is the one that they have.
+    /// The dtype that the weights have to be packed in to be computed so; `None` is the one that they have.
     pub(crate) fn dtype_for(&self, compute: Option<Compute>) -> Option<DType> {
-        let dtype = compute.and_then(|compute| compute.dtype_for(self.stored()));
+        let dtype = compute.and_then(|compute| compute.dtype_for(self.weights.dtype()));
         match &self.weights {
             // Exact whatever the checkpoint was saved in; who wants less converts it.
             Weights::Safetensors(_) => dtype.or(Some(DType::Float32)),
